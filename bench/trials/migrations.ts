@@ -1,0 +1,71 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startGuest, type Workload } from '../../test/support/lab/guest.ts';
+import type { MigrationReport, Pair } from '../../test/support/lab/migrate.ts';
+import type { LabNetwork } from '../../test/support/lab/netns.ts';
+import { startRealisticGuest } from '../../test/support/lab/realistic.ts';
+import { PagelaneMigration, type PagelaneOptions } from '../../test/support/pagelane.ts';
+import type { Figures } from '../harness.ts';
+
+/*
+ * One measured migration: fresh guests, one transport, figures read from QEMU's own events on both hosts.
+ */
+
+/* Chosen by us */
+const BOOT_TIMEOUT_MS = 120_000;
+const SETTLE_MS = 1500;
+
+/** What is migrated. */
+export type Subject = Workload | 'compile' | 'redis';
+
+/** Guests of the trials: 512 MiB, half of it filled, 2,000 pages rewritten a second. */
+export function subject(content: 'random' | 'structured', isSmoke: boolean): Workload {
+  return { fill: isSmoke ? 32 : 256, rate: isSmoke ? 200 : 2000, content, verify: false };
+}
+
+/** Migrates once by `transport` and returns total time, downtime and bytes on the wire. */
+export async function measure(
+  what: Subject,
+  network: LabNetwork,
+  transport: (pair: Pair) => Promise<MigrationReport>,
+): Promise<Figures> {
+  await using source = await start(what, network.source, false);
+  await using destination = await start(what, network.destination, true);
+  await source.waitFor(/READY/, BOOT_TIMEOUT_MS);
+  await source.waitForCounter(4, BOOT_TIMEOUT_MS);
+  await sleep(SETTLE_MS);
+  const before = await wireBytes(network);
+  const report = await transport({ source, destination });
+  const after = await wireBytes(network);
+  await destination.waitForCounter(source.counter() + 1, 30_000);
+  const complaints = destination.complaints();
+  if (complaints.length > 0) throw new Error(`Guest complains: ${complaints.join('; ')}`);
+  return {
+    totalMs: report.elapsedMs,
+    downtimeMs: report.pausedMs,
+    wireMB: (after - before) / 1e6,
+  };
+}
+
+async function start(what: Subject, namespace: string, isIncoming: boolean) {
+  if (typeof what === 'string') return startRealisticGuest(what, { namespace, isIncoming });
+  return startGuest({ namespace, workload: what, isIncoming, memoryMiB: 512 });
+}
+
+/** pagelane as a transport. */
+export function throughPagelane(
+  network: LabNetwork,
+  options: Omit<PagelaneOptions, 'network'> = {},
+): (pair: Pair) => Promise<MigrationReport> {
+  return async (pair) => {
+    await using migration = new PagelaneMigration({ network, ...options });
+    const report = await migration.migrate(pair);
+    await migration.results();
+    return report;
+  };
+}
+
+async function wireBytes(network: LabNetwork): Promise<number> {
+  let bytes = 0;
+  for (const index of network.paths.keys()) bytes += (await network.counters(index)).toDestinationBytes;
+  return bytes;
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { codeOf, messageOf } from '../index.ts';
+import { keygen } from './keygen.ts';
+import { UsageError } from './options.ts';
+import { receive } from './receive.ts';
+import { send } from './send.ts';
+
+const HELP = `pagelane moves a running virtual machine over every network path there is.
+
+Usage: pagelane COMMAND [options]
+
+  send       the source's side of one migration
+  receive    the destination's side of one migration
+  keygen     write a new shared key
+
+"pagelane COMMAND --help" shows a command's options. "pagelane --version" shows the version.
+`;
+
+type Command = (args: readonly string[]) => number | Promise<number>;
+const COMMANDS: Readonly<Record<string, Command>> = { send, receive, keygen };
+
+async function main(args: readonly string[]): Promise<number> {
+  // A listener of ours keeps Node from opening its debugger on SIGUSR1, which would show guest memory.
+  process.on('SIGUSR1', () => {});
+  const [name, ...rest] = args;
+  if (name === '--version') {
+    const file = new URL('../../package.json', import.meta.url);
+    const { version } = JSON.parse(readFileSync(file, 'utf8')) as { version: string };
+    process.stdout.write(`${version}\n`);
+    return 0;
+  }
+  if (name === undefined || name === '--help' || name === 'help') {
+    process.stdout.write(HELP);
+    return name === undefined ? 2 : 0;
+  }
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (command === undefined) throw new UsageError(`there is no command "${name}"`);
+  return await command(rest);
+}
+
+function explain(error: unknown): number {
+  if (error instanceof UsageError) {
+    process.stderr.write(`pagelane: ${error.message}; see "pagelane --help"\n`);
+    return 2;
+  }
+  if (error instanceof Error && error.name === 'AbortError') {
+    process.stderr.write('pagelane: interrupted; the guest is at the source\n');
+    return 130;
+  }
+  // Nothing of the guest has left before a migration runs, and what fails after that has a result.
+  process.stderr.write(
+    `pagelane: ${codeOf(error)}: ${messageOf(error)}\n  guest: at the source, where it runs on\n`,
+  );
+  return 1;
+}
+
+main(process.argv.slice(2)).then(
+  (code) => process.exit(code),
+  (error: unknown) => process.exit(explain(error)),
+);

@@ -1,0 +1,203 @@
+import { parseArgs } from 'node:util';
+import {
+  type CodecName,
+  parseDuration,
+  parseQemuAddress,
+  type QemuAddress,
+  readKeyFile,
+  type Security,
+} from '../index.ts';
+
+/** A mistake on the command line: exit code 2. */
+export class UsageError extends Error {}
+
+/** One flag of a command. Each has an environment variable: `--tls-dir` is PAGELANE_TLS_DIR. */
+export interface Flag {
+  readonly type: 'string' | 'boolean';
+  readonly multiple?: boolean;
+  /** Name of the value in the help text. */
+  readonly value?: string;
+  readonly help: string;
+}
+
+export type Flags = Readonly<Record<string, Flag>>;
+
+/** Values of flags, by name; absent ones are undefined. */
+export class Values {
+  readonly #values: Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
+
+  constructor(values: Readonly<Record<string, string | boolean | readonly string[] | undefined>>) {
+    this.#values = values;
+  }
+
+  text(name: string): string | undefined {
+    const value = this.#values[name];
+    return typeof value === 'string' ? value : undefined;
+  }
+
+  texts(name: string): readonly string[] {
+    const value = this.#values[name];
+    if (Array.isArray(value)) return value as readonly string[];
+    return typeof value === 'string' ? [value] : [];
+  }
+
+  is(name: string): boolean {
+    return this.#values[name] === true;
+  }
+}
+
+/** Flags that both ends of a migration have. */
+export const COMMON_FLAGS: Flags = {
+  qemu: {
+    type: 'string',
+    value: '-|unix:PATH|tcp:HOST:PORT',
+    help: "QEMU's migration channel; - (default) is stdin and stdout",
+  },
+  key: { type: 'string', value: 'FILE', help: 'shared key, made by "pagelane keygen FILE"' },
+  'tls-dir': {
+    type: 'string',
+    value: 'DIR',
+    help: 'certificates instead of a key: ca-cert.pem, server-*.pem, client-*.pem',
+  },
+  insecure: { type: 'boolean', help: 'no encryption, no authentication' },
+  threads: { type: 'string', value: 'N', help: 'threads for page contents; default: all processors' },
+  window: { type: 'string', value: 'MIB', help: 'MiB this end accepts ahead; default 16' },
+  wait: { type: 'string', value: 'TIME', help: 'longest wait for the other side to come; default 10m' },
+  output: { type: 'string', value: 'text|json|ndjson', help: 'form of the result on stdout' },
+  quiet: { type: 'boolean', help: 'no progress, only warnings and errors' },
+  help: { type: 'boolean', help: 'this text' },
+};
+
+/**
+ * Reads a command's arguments; flags win over environment variables.
+ *
+ * @throws {UsageError} If a flag is unknown or has no value.
+ */
+export function readArguments(
+  args: readonly string[],
+  flags: Flags,
+  environment: NodeJS.ProcessEnv,
+): { values: Values; positionals: readonly string[] } {
+  let parsed: { values: object; positionals: string[] };
+  try {
+    const options = Object.fromEntries(
+      Object.entries(flags).map(([name, { type, multiple }]) => [
+        name,
+        { type, ...(multiple && { multiple }) },
+      ]),
+    );
+    parsed = parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
+  }
+  const values: Record<string, string | boolean | readonly string[] | undefined> = {
+    ...fromEnvironment(flags, environment),
+    ...parsed.values,
+  };
+  return { values: new Values(values), positionals: parsed.positionals };
+}
+
+function fromEnvironment(
+  flags: Flags,
+  environment: NodeJS.ProcessEnv,
+): Record<string, string | boolean | readonly string[]> {
+  const values: Record<string, string | boolean | readonly string[]> = {};
+  for (const [name, flag] of Object.entries(flags)) {
+    const text = environment[`PAGELANE_${name.toUpperCase().replaceAll('-', '_')}`];
+    if (text === undefined || text === '') continue;
+    if (flag.type === 'boolean') values[name] = text !== '0' && text !== 'false';
+    else values[name] = flag.multiple ? text.split(/\s+/) : text;
+  }
+  return values;
+}
+
+/** Runs a reader of one flag's text and turns its complaint into a usage error. */
+export function readFlag<T>(name: string, text: string, read: (text: string) => T): T {
+  try {
+    return read(text);
+  } catch (error) {
+    throw new UsageError(`--${name}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+/** What COMMON_FLAGS say. */
+export interface CommonOptions {
+  readonly qemu: QemuAddress;
+  readonly security: Security;
+  readonly threads: number | undefined;
+  readonly windowBytes: number | undefined;
+  readonly waitMs: number;
+  readonly output: 'text' | 'json' | 'ndjson';
+  readonly isQuiet: boolean;
+}
+
+/** @throws {UsageError} If a value is wrong; {PagelaneError} ERR_KEY_FILE if the key cannot be read. */
+export function readCommon(values: Values): CommonOptions {
+  const output = values.text('output') ?? 'text';
+  if (output !== 'text' && output !== 'json' && output !== 'ndjson') {
+    throw new UsageError(`--output: "${output}" is none of text, json, ndjson`);
+  }
+  const windowMib = readCount(values, 'window', 1, 1024);
+  return {
+    qemu: readFlag('qemu', values.text('qemu') ?? '-', parseQemuAddress),
+    security: readSecurity(values),
+    threads: readCount(values, 'threads', 1, 256),
+    windowBytes: windowMib === undefined ? undefined : windowMib * 1024 * 1024,
+    waitMs: readFlag('wait', values.text('wait') ?? '10m', parseDuration),
+    output,
+    isQuiet: values.is('quiet'),
+  };
+}
+
+function readSecurity(values: Values): Security {
+  const key = values.text('key');
+  const directory = values.text('tls-dir');
+  const given = [key !== undefined, directory !== undefined, values.is('insecure')];
+  if (given.filter(Boolean).length !== 1) {
+    throw new UsageError(
+      'give one of --key FILE (make one with "pagelane keygen FILE"), --tls-dir DIR, --insecure',
+    );
+  }
+  if (key !== undefined) return { kind: 'key', key: readKeyFile(key) };
+  if (directory !== undefined) return { kind: 'certificates', directory };
+  return { kind: 'none' };
+}
+
+function readCount(values: Values, name: string, min: number, max: number): number | undefined {
+  const text = values.text(name);
+  if (text === undefined) return undefined;
+  const count = Number(text);
+  if (!Number.isInteger(count) || count < min || count > max) {
+    throw new UsageError(`--${name}: "${text}" is not a number from ${min} to ${max}`);
+  }
+  return count;
+}
+
+/** Reads `--codec`. */
+export function readCodec(values: Values): CodecName {
+  const text = values.text('codec') ?? 'auto';
+  if (text === 'auto' || text === 'none' || text === 'lz4' || text === 'zstd') return text;
+  throw new UsageError(`--codec: "${text}" is none of auto, none, lz4, zstd`);
+}
+
+/** Help text of a command. */
+export function formatHelp(usage: string, examples: readonly string[], flags: Flags): string {
+  const rows = Object.entries(flags).map(([name, flag]) => {
+    const left = `  --${name}${flag.value === undefined ? '' : ` ${flag.value}`}`;
+    return left.length < 30 ? `${left.padEnd(30)} ${flag.help}` : `${left}\n${' '.repeat(31)}${flag.help}`;
+  });
+  const shown = examples.map((line) => `  ${line}`);
+  return [
+    `Usage: ${usage}`,
+    '',
+    'Examples:',
+    ...shown,
+    '',
+    'Options (each has an environment variable, as PAGELANE_KEY for --key):',
+    ...rows,
+    '',
+    'Exit codes: 0 done · 1 failed, guest at the source · 2 usage · 5 cancelled, guest at the source ·',
+    '  6 start neither copy before you know where the guest is · 7 post-copy paused · 130 interrupted',
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,115 @@
+import {
+  type DestinationStream,
+  listen,
+  type MigrationListener,
+  type MigrationResult,
+  type MigrationSession,
+  messageOf,
+  PagelaneError,
+  parseHostPort,
+  QemuChannel,
+} from '../index.ts';
+import { interruptSignal } from './interrupt.ts';
+import {
+  COMMON_FLAGS,
+  type CommonOptions,
+  type Flags,
+  formatHelp,
+  readArguments,
+  readCommon,
+  readFlag,
+  UsageError,
+} from './options.ts';
+import { exitCodeOf, Reporter } from './report.ts';
+import { dataStream, formatListening, sessionOptions, warnInsecure } from './send.ts';
+
+const FLAGS: Flags = {
+  listen: { type: 'string', value: 'ADDR:PORT', help: 'where paths arrive; all of them on one port' },
+  ...COMMON_FLAGS,
+};
+
+const USAGE = 'pagelane receive --listen ADDR:PORT --key FILE [options]';
+const EXAMPLES = [
+  'pagelane receive --listen 0.0.0.0:7700 --key k --qemu unix:/run/vm1.in    with QEMU: -incoming unix:/run/vm1.in',
+  '-incoming "exec:pagelane receive --listen 0.0.0.0:7700 --key /etc/pagelane/key"        for QEMU',
+];
+
+/** `pagelane receive`: the destination's side of one migration. */
+export async function receive(args: readonly string[]): Promise<number> {
+  const { values, positionals } = readArguments(args, FLAGS, process.env);
+  if (values.is('help')) {
+    process.stdout.write(formatHelp(USAGE, EXAMPLES, FLAGS));
+    return 0;
+  }
+  if (positionals.length > 0) throw new UsageError(`unexpected "${positionals[0]}"`);
+  const text = values.text('listen');
+  if (text === undefined) throw new UsageError('give --listen ADDR:PORT');
+  const place = readFlag('listen', text, parseHostPort);
+  const common = readCommon(values);
+  const reporter = new Reporter({ ...common, stdout: dataStream(common), stderr: process.stderr });
+  if (common.security.kind === 'none') warnInsecure(reporter);
+  const signal = interruptSignal(() => reporter.say('stopping; interrupt again to force'));
+
+  const listener = await listen({ ...sessionOptions(common), ...place, sessionsMax: 1, signal });
+  listener.onRefused = (error) => reporter.say(`turned a connection away: ${error.message}`);
+  reporter.say(`listening on ${formatListening(listener)}`);
+  try {
+    const { session, migration } = await firstMigration(listener, common, reporter, signal);
+    const result = await run(migration, session, common, reporter, signal);
+    return exitCodeOf(result);
+  } finally {
+    await listener.close();
+  }
+}
+
+/** The first session that begins a migration; those that end before that did no harm. */
+async function firstMigration(
+  listener: MigrationListener,
+  common: CommonOptions,
+  reporter: Reporter,
+  signal: AbortSignal,
+): Promise<{ session: MigrationSession; migration: DestinationStream }> {
+  const late = AbortSignal.timeout(common.waitMs);
+  const either = AbortSignal.any([signal, late]);
+  for (;;) {
+    let session: MigrationSession;
+    try {
+      session = await listener.accept({ signal: either });
+    } catch (error) {
+      if (!late.aborted || signal.aborted) throw error;
+      const text = `No source connected within ${common.waitMs} ms (--wait)`;
+      throw new PagelaneError('ERR_PATH_TIMEOUT', text);
+    }
+    try {
+      const migration = await session.acceptMigration({ signal: either });
+      return { session, migration };
+    } catch (error) {
+      reporter.warn(`a session ended before its migration began: ${messageOf(error)}`);
+      await session.close();
+    }
+  }
+}
+
+async function run(
+  migration: DestinationStream,
+  session: MigrationSession,
+  common: CommonOptions,
+  reporter: Reporter,
+  signal: AbortSignal,
+): Promise<MigrationResult> {
+  reporter.followEvents(session.events());
+  const named = migration.name === '' ? '' : ` of ${migration.name}`;
+  reporter.say(`session ${session.id.slice(0, 8)}: migration${named} begins`);
+  reporter.follow(migration);
+  const stop = (): void => {
+    migration.destroy();
+  };
+  signal.addEventListener('abort', stop, { once: true });
+  const result = await migration.relayWhenNeeded(() =>
+    QemuChannel.connect(common.qemu, { timeoutMs: common.waitMs, signal }),
+  );
+  signal.removeEventListener('abort', stop);
+  reporter.result(result);
+  await session.close();
+  return result;
+}

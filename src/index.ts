@@ -1,0 +1,63 @@
+/**
+ * pagelane moves running virtual machines between hosts, over every network path there is.
+ *
+ * A session joins two hosts over 1 to 16 paths. A migration is a Duplex on it: at the source write QEMU's migration
+ * stream into it and read the return path from it; at the destination the other way round.
+ *
+ * ```ts
+ * const session = await connect({ paths: [{ host, port }], security });
+ * const migration = session.openMigration();
+ * qemuSocket.pipe(migration).pipe(qemuSocket);
+ * console.log((await migration.result).outcome);
+ * ```
+ */
+export {
+  formatHostPort,
+  formatQemuAddress,
+  type PathAddress,
+  parseHostPort,
+  parsePathAddress,
+  parseQemuAddress,
+  type QemuAddress,
+} from './address.ts';
+export {
+  codeOf,
+  EndpointError,
+  type GuestPlace,
+  MigrationError,
+  messageOf,
+  PagelaneError,
+  PathError,
+  ProtocolError,
+  RemoteError,
+  type Side,
+  StreamError,
+} from './errors.ts';
+export { DestinationStream } from './migration/destination.ts';
+export type {
+  CodecBytes,
+  MigrationResult,
+  PageCounts,
+  PathFacts,
+  Phase,
+  Progress,
+} from './migration/progress.ts';
+export {
+  connect,
+  listen,
+  MigrationListener,
+  MigrationSession,
+  type ThreadOptions,
+} from './migration/session.ts';
+export { type SourceOptions, SourceStream } from './migration/source.ts';
+export { errorOf, MigrationStream } from './migration/stream.ts';
+export type { CodecName } from './page/codec-choice.ts';
+export { createKeyFile, readKeyFile } from './path/key-file.ts';
+export type { Security } from './path/secure.ts';
+export type { PathReport } from './path/path.ts';
+export type { ConnectOptions } from './session/connect.ts';
+export type { SessionEvent } from './session/events.ts';
+export type { ListenOptions } from './session/listener.ts';
+export type { SessionOptions } from './session/options.ts';
+export { QemuChannel, QemuListener } from './stream/endpoint.ts';
+export { formatBytes, formatDuration, parseDuration } from './units.ts';

@@ -1,0 +1,371 @@
+import { codeOf, type GuestPlace, messageOf, PagelaneError, ProtocolError } from '../errors.ts';
+import { HEADER_BYTES } from '../frame/limits.ts';
+import { Codec, Decoded } from '../native.ts';
+import { BatchDecoder, DECODED_MAX, type DecodedBatch } from '../page/decode.ts';
+import type { IncomingMessage } from '../session/lane.ts';
+import type { QemuChannel } from '../stream/endpoint.ts';
+import * as message from '../stream/message.ts';
+import type { BytesPlace } from '../stream/reader.ts';
+import { ReturnPathWatcher } from '../stream/return-path.ts';
+import { StreamWriter } from '../stream/writer.ts';
+import { MigrationStream, type StreamParts } from './stream.ts';
+import type { MigrationResult } from './progress.ts';
+
+/*
+ * The destination's end of a migration
+ *
+ *   1. receive   messages, in an order that honours epochs                     #receive
+ *   2. decode    batches, in the addon's threads, a few at once                #decodeNext
+ *   3. write     everything to QEMU in the order of arrival                    #writeReady
+ *   4. relay     QEMU's return path to the source                              takeLocal
+ *   5. confirm   when all is written and QEMU has taken it                     #finishIfDone
+ */
+
+/* Chosen by us */
+
+/** Without a return path: how long QEMU may take to load what it has, after the last byte. */
+const LOAD_TIMEOUT_MS = 120_000;
+
+interface Item {
+  readonly incoming: IncomingMessage;
+  readonly kind: number;
+  readonly bytes: { data: Uint8Array; place: BytesPlace } | undefined;
+  isStarted: boolean;
+  batch: DecodedBatch | undefined;
+}
+
+/** The destination's end: read the stream for QEMU from it, write QEMU's return path into it. */
+export class DestinationStream extends MigrationStream {
+  /** Name of the virtual machine, as the source gave it. */
+  readonly name: string;
+  readonly #writer = new StreamWriter();
+  readonly #digest = new message.Digest();
+  readonly #returnPath = new ReturnPathWatcher();
+  readonly #items: Item[] = [];
+  #decoder: BatchDecoder | undefined;
+  /** Batches in work, or decoded and not yet written. */
+  #decodedCount = 0;
+  #unwritten = 0;
+  #openChannel: (() => Promise<QemuChannel>) | undefined;
+  #usesReturnPath = false;
+  #isPlain = false;
+  #hasLocalEnded = false;
+  #localError: PagelaneError | undefined;
+  #sent: bigint | undefined;
+  #loadTimer: NodeJS.Timeout | undefined;
+
+  constructor(parts: StreamParts, name: string) {
+    super(parts);
+    this.name = name;
+    this.tally.waitsFor = 'the first bytes from the source';
+    this.lane.onMessage = (incoming) => this.#receive(incoming);
+    this.session.ended.then((error) => this.#sessionEnded(error));
+  }
+
+  /**
+   * Connects to QEMU when the first bytes for it have arrived, not earlier: a QEMU that has accepted and gets no bytes
+   * stops answering its monitor.
+   *
+   * @returns `result`.
+   */
+  relayWhenNeeded(openChannel: () => Promise<QemuChannel>): Promise<MigrationResult> {
+    this.#openChannel = openChannel;
+    this.#writeReady();
+    return this.result;
+  }
+
+  #receive(incoming: IncomingMessage): void {
+    if (this.isSettled) {
+      incoming.release();
+      return;
+    }
+    try {
+      this.#take(incoming);
+    } catch (error) {
+      this.#fail(asPagelaneError(error));
+    }
+  }
+
+  #take(incoming: IncomingMessage): void {
+    const { payload, sequence } = incoming;
+    const kind = payload[0]!;
+    switch (kind) {
+      case message.MessageKind.Blocks:
+        this.#takeLayout(payload);
+        incoming.release();
+        return;
+      case message.MessageKind.Bytes:
+      case message.MessageKind.Pages:
+        this.#takeContent(incoming, kind);
+        return;
+      case message.MessageKind.End:
+        this.#sent = message.decodeEnd(payload);
+        incoming.release();
+        this.tally.waitsFor = 'QEMU to load the last state';
+        this.#finishIfDone();
+        return;
+      default:
+        throw new ProtocolError('ERR_MESSAGE', `Source sent a message of kind ${kind}`, { sequence });
+    }
+  }
+
+  #takeLayout(payload: Uint8Array): void {
+    if (this.#writer.hasLayout) throw new ProtocolError('ERR_MESSAGE', 'Source named its blocks twice');
+    const layout = message.decodeBlocks(payload);
+    this.#decoder = new BatchDecoder(layout);
+    this.#writer.setLayout(layout);
+    this.tally.setLayout(layout);
+  }
+
+  #takeContent(incoming: IncomingMessage, kind: number): void {
+    const isBytes = kind === message.MessageKind.Bytes;
+    if (!isBytes && this.#decoder === undefined) {
+      throw new ProtocolError('ERR_MESSAGE', 'Source sent pages before its blocks');
+    }
+    if (this.#hasLocalEnded) throw this.#closedEarly();
+    this.tally.waitsFor = undefined;
+    const bytes = isBytes ? message.decodeBytes(incoming.payload) : undefined;
+    this.#digest.add(incoming.payload, 0, incoming.sequence);
+    this.#items.push({ incoming, kind, bytes, isStarted: isBytes, batch: undefined });
+    this.#unwritten++;
+    this.#decodeNext();
+    this.#writeReady();
+  }
+
+  /** Starts the decoding of waiting batches, as far as there is room for what comes out. */
+  #decodeNext(): void {
+    if (this.#decodedCount >= DECODED_MAX) return;
+    for (const item of this.#items) {
+      if (this.#decodedCount >= DECODED_MAX) return;
+      if (item.isStarted) continue;
+      item.isStarted = true;
+      this.#decodedCount++;
+      this.#decode(item).catch((error: unknown) => this.#fail(asPagelaneError(error)));
+    }
+  }
+
+  async #decode(item: Item): Promise<void> {
+    const { incoming } = item;
+    const codec = incoming.payload[1] as Codec;
+    const wireBytes = incoming.payload.length;
+    item.batch = await this.#decoder!.decode(incoming.payload, incoming.sequence);
+    incoming.release();
+    const { output, decoded } = item.batch;
+    const pages = decoded[Decoded.pages]!;
+    const zeroPages = decoded[Decoded.zeroPages]!;
+    this.tally.addPages({ pages, zeroPages, blankPages: 0, foreignPages: 0 });
+    this.tally.addCodec(codec, output.length, wireBytes);
+    this.#writeReady();
+  }
+
+  /** Writes what is ready to QEMU, in the order of arrival. */
+  #writeReady(): void {
+    if (!this.#hasOutput()) return;
+    for (let item = this.#items[0]; item !== undefined && !this.isSettled; item = this.#items[0]) {
+      if (item.bytes !== undefined) this.#writeBytes(item.incoming, item.bytes);
+      else if (item.batch !== undefined) this.#writeBatch(item.incoming, item.batch);
+      else return;
+      this.#items.shift();
+    }
+  }
+
+  /** True if there is somewhere to write to; opens QEMU's channel at the first call that needs it. */
+  #hasOutput(): boolean {
+    if (this.channel !== undefined || this.#isPlain) return true;
+    if (this.#items.length === 0 || this.#openChannel === undefined) return false;
+    const open = this.#openChannel;
+    this.#openChannel = undefined;
+    open().then(
+      (channel) => {
+        if (this.isSettled) channel.destroy();
+        else this.#useChannel(channel);
+      },
+      (error: unknown) => this.#fail(asPagelaneError(error)),
+    );
+    return false;
+  }
+
+  #useChannel(channel: QemuChannel): void {
+    this.attach(channel);
+    channel.closed.then((error) => {
+      this.#localError = error;
+      this.takeLocalEnd();
+    });
+    this.#writeReady();
+  }
+
+  override _read(): void {
+    super._read();
+    if (this.channel === undefined && this.#openChannel === undefined && !this.#isPlain) {
+      this.#isPlain = true;
+      this.#writeReady();
+    }
+  }
+
+  #writeBytes(incoming: IncomingMessage, { data, place }: { data: Uint8Array; place: BytesPlace }): void {
+    const before = this.#writer.beforeBytes(place);
+    const endsMemory = place.isInsideBefore && !place.isInsideAfter;
+    if (endsMemory || place.isVerbatim) this.tally.phase = 'switchover';
+    if (before.length > 0) this.giveLocal(before, () => {});
+    this.tally.streamBytes += before.length + data.length;
+    this.giveLocal(data, () => {
+      incoming.release();
+      this.#noteWritten();
+    });
+  }
+
+  #writeBatch(incoming: IncomingMessage, { output, decoded }: DecodedBatch): void {
+    const bytes = this.#writer.batch(output, decoded, incoming.sequence);
+    this.tally.streamBytes += bytes.length;
+    this.giveLocal(bytes, () => {
+      this.#decoder!.give(output);
+      this.#decodedCount--;
+      this.#noteWritten();
+      this.#decodeNext();
+    });
+  }
+
+  #noteWritten(): void {
+    this.#unwritten--;
+    this.#finishIfDone();
+  }
+
+  /** QEMU's return path: relayed as it comes. */
+  protected override takeLocal(bytes: Uint8Array, done: () => void): void {
+    if (this.isSettled) {
+      done();
+      return;
+    }
+    this.#usesReturnPath = true;
+    this.#returnPath.push(bytes);
+    const place = { isInsideBefore: false, isInsideAfter: false, isVerbatim: true, lastBlock: -1 };
+    const encoded = message.encodeBytes(bytes, place, HEADER_BYTES);
+    this.lane.send({ ...encoded, isOrdered: true });
+    this.#finishIfDone();
+    done();
+  }
+
+  /** QEMU closed its end, or its channel broke. */
+  protected override takeLocalEnd(): void {
+    if (this.#hasLocalEnded) return;
+    this.#hasLocalEnded = true;
+    if (this.isSettled) return;
+    const isConfirmed = this.#returnPath.shutStatus === 0;
+    // Where a return path is in use, a destination that goes without a word has failed.
+    if (!isConfirmed && (this.#usesReturnPath || this.#items.length > 0)) {
+      this.#fail(this.#closedEarly());
+      return;
+    }
+    this.#finishIfDone();
+  }
+
+  #closedEarly(): PagelaneError {
+    const cause = this.#localError?.message ?? 'it closed the migration channel';
+    return new PagelaneError(
+      'ERR_QEMU_CLOSED',
+      `Destination QEMU did not take the migration: ${cause}; look at its own log`,
+    );
+  }
+
+  /** Confirms to the source once everything is with QEMU and QEMU has accepted it. */
+  #finishIfDone(): void {
+    if (this.#sent === undefined || this.isSettled) return;
+    if (this.#unwritten > 0) return;
+    const needsNoWord = this.#isPlain || this.channel?.isNull === true;
+    if (this.#returnPath.shutStatus === 0 || needsNoWord) this.#confirm();
+    else if (this.#hasLocalEnded) {
+      if (this.#localError !== undefined) this.#fail(this.#closedEarly());
+      else this.#confirm();
+    } else this.#awaitLoad();
+  }
+
+  #awaitLoad(): void {
+    this.#loadTimer ??= setTimeout(() => {
+      const text = `Destination QEMU has all bytes but did not load them within ${LOAD_TIMEOUT_MS} ms`;
+      this.#fail(new PagelaneError('ERR_QEMU_TIMEOUT', text));
+    }, LOAD_TIMEOUT_MS);
+  }
+
+  #confirm(): void {
+    if (this.#digest.value !== this.#sent) {
+      const text = 'What was applied differs from what was sent: do not trust this guest';
+      this.#fail(new PagelaneError('ERR_DIGEST', text), 'unknown');
+      return;
+    }
+    this.#sendApplied({ isApplied: true, digest: this.#digest.value, code: '', message: '' });
+    this.giveLocalEnd();
+    this.#settle('completed', 'destination');
+  }
+
+  #sendApplied(applied: message.AppliedMessage): void {
+    const encoded = message.encodeApplied(applied, HEADER_BYTES);
+    this.lane.send({ ...encoded, isOrdered: true, isLast: true });
+  }
+
+  #sessionEnded(error: PagelaneError | undefined): void {
+    if (this.isSettled) return;
+    if (this.#returnPath.shutStatus === 0) {
+      this.tally.addFallback('the session ended before the last digest could be compared');
+      this.giveLocalEnd();
+      this.#settle('completed', 'destination');
+      return;
+    }
+    this.#fail(
+      error ?? new PagelaneError('ERR_SESSION_CLOSED', 'The source closed the session early'),
+    );
+  }
+
+  #guestIfFailed(): GuestPlace {
+    if (this.#returnPath.shutStatus === 0) return 'destination';
+    // A QEMU that has gone does not run the guest; one that has everything may.
+    if (this.#hasLocalEnded) return 'source';
+    return this.tally.phase === 'switchover' && this.#usesReturnPath ? 'unknown' : 'source';
+  }
+
+  /** Ends without success: QEMU's channel is closed, so that it gives up, and the source is told. */
+  #fail(error: PagelaneError, guest: GuestPlace = this.#guestIfFailed()): void {
+    if (this.isSettled) return;
+    this.channel?.destroy();
+    this.#sendApplied({
+      isApplied: false,
+      digest: this.#digest.value,
+      code: error.code,
+      message: error.message,
+    });
+    this.#settle('failed', guest, error);
+    for (const item of this.#items) if (item.bytes !== undefined) item.incoming.release();
+  }
+
+  #settle(outcome: 'completed' | 'failed', guest: GuestPlace, error?: PagelaneError): void {
+    clearTimeout(this.#loadTimer);
+    this.settle({
+      side: 'destination',
+      name: this.name,
+      outcome,
+      guest,
+      effective: {},
+      sent: this.#sent,
+      applied: this.#digest.value,
+      switchoverMs: undefined,
+      ...(error && { error }),
+    });
+  }
+
+  protected override abandon(error: Error | null): void {
+    const text = error === null ? 'Migration stream was destroyed' : messageOf(error);
+    this.#fail(new PagelaneError('ERR_DESTROYED', text));
+  }
+
+  protected override wireBytesOf(path: { receivedBytes: number }): number {
+    return path.receivedBytes;
+  }
+
+  protected override codecInUse(): string {
+    return '';
+  }
+}
+
+function asPagelaneError(error: unknown): PagelaneError {
+  if (error instanceof PagelaneError) return error;
+  return new PagelaneError(codeOf(error), messageOf(error), { cause: error });
+}

@@ -1,0 +1,160 @@
+import type { GuestPlace, Side } from '../errors.ts';
+import { Codec } from '../native.ts';
+import type { RamLayout } from '../page/block.ts';
+import { memoryBytes } from '../page/block.ts';
+import type { BatchFacts } from '../page/encode.ts';
+
+/** What a migration is doing. In this order; a phase may be skipped, none comes back. */
+export type Phase = 'setup' | 'precopy' | 'switchover' | 'postcopy' | 'done';
+
+/** Pages by how they travelled. */
+export interface PageCounts {
+  /** Pages of zeros, sent as a fact. */
+  zero: number;
+  /** Pages sent with their bytes, compressed or not. */
+  raw: number;
+  /** Pages that QEMU had encoded itself: XBZRLE, COMPRESS. */
+  foreign: number;
+}
+
+/** Bytes of page contents by the codec that carried them: before, and on the wire. */
+export interface CodecBytes {
+  pageBytes: number;
+  wireBytes: number;
+}
+
+/** One path, as the result states it. */
+export interface PathFacts {
+  readonly local: string;
+  readonly remote: string;
+  readonly wireBytes: number;
+  readonly rttMs: number | undefined;
+  readonly isLost: boolean;
+}
+
+/** Where a migration stands. Plain numbers: take a copy to compare. */
+export interface Progress {
+  readonly phase: Phase;
+  readonly elapsedMs: number;
+  /** Pass over the guest's memory, from 1; 0 before the first page. */
+  readonly round: number;
+  /** Bytes of guest memory in use, by QEMU's block list; 0 before it came. */
+  readonly memoryBytes: number;
+  /** Guest memory covered by pages in this round, in bytes. */
+  readonly roundBytes: number;
+  /** Guest memory covered by pages so far, repeated ones counted again. */
+  readonly pageBytes: number;
+  /** Bytes of QEMU's stream so far. */
+  readonly streamBytes: number;
+  /** Bytes given to or taken from paths. */
+  readonly wireBytes: number;
+  readonly pages: Readonly<PageCounts>;
+  readonly codecs: Readonly<Record<string, Readonly<CodecBytes>>>;
+  /** Codec in use. */
+  readonly codec: string;
+  readonly pathsOpen: number;
+  readonly pathsAll: number;
+  /** What the migration waits for, if it does. */
+  readonly waitsFor: string | undefined;
+}
+
+/** How a migration ended. `docs/cli.md` lists every field. */
+export interface MigrationResult {
+  readonly v: 1;
+  readonly type: 'result';
+  readonly side: Side;
+  readonly session: string;
+  readonly name: string;
+  readonly outcome: 'completed' | 'failed' | 'cancelled';
+  readonly guest: GuestPlace;
+  readonly durationMs: number;
+  /** From the last page round's end at the source to the destination's word, as seen here. */
+  readonly downtimeMs: { readonly switchover: number | undefined };
+  readonly memoryBytes: number;
+  readonly streamBytes: number;
+  readonly wireBytes: number;
+  readonly pages: Readonly<PageCounts>;
+  readonly codecs: Readonly<Record<string, Readonly<CodecBytes>>>;
+  readonly paths: readonly PathFacts[];
+  readonly rounds: number;
+  readonly cpuSeconds: number;
+  readonly digest: {
+    readonly sent: string | undefined;
+    readonly applied: string | undefined;
+    readonly equal: boolean | undefined;
+  };
+  readonly effective: Readonly<Record<string, unknown>>;
+  /** What was not done as asked, or not as well as could be, and why. */
+  readonly fallbacks: readonly string[];
+  readonly error?: { readonly code: string; readonly message: string; readonly phase: string };
+}
+
+const CODEC_NAMES: Readonly<Record<number, string>> = {
+  [Codec.None]: 'none',
+  [Codec.Lz4]: 'lz4',
+  [Codec.Zstd]: 'zstd',
+};
+
+/** Counts what passes one end of a migration. */
+export class Tally {
+  phase: Phase = 'setup';
+  round = 0;
+  memoryBytes = 0;
+  streamBytes = 0;
+  readonly pages: PageCounts = { zero: 0, raw: 0, foreign: 0 };
+  readonly codecs: Record<string, CodecBytes> = {};
+  readonly fallbacks: string[] = [];
+  waitsFor: string | undefined;
+  #pageBits = 12;
+  #pagesBeforeRound = 0;
+  readonly #cpuAtStart = process.cpuUsage();
+
+  setLayout(layout: RamLayout): void {
+    this.#pageBits = layout.pageBits;
+    this.memoryBytes = memoryBytes(layout);
+    this.phase = 'precopy';
+    this.round = 1;
+  }
+
+  /** A page came again: another pass over memory has begun. */
+  beginRound(): void {
+    this.round++;
+    this.#pagesBeforeRound = this.#allPages;
+  }
+
+  addPages(facts: Pick<BatchFacts, 'pages' | 'zeroPages' | 'foreignPages' | 'blankPages'>): void {
+    const zero = facts.zeroPages + facts.blankPages;
+    this.pages.zero += zero;
+    this.pages.foreign += facts.foreignPages;
+    this.pages.raw += facts.pages - zero - facts.foreignPages;
+  }
+
+  addCodec(codec: Codec, pageBytes: number, wireBytes: number): void {
+    const name = CODEC_NAMES[codec]!;
+    this.codecs[name] ??= { pageBytes: 0, wireBytes: 0 };
+    this.codecs[name].pageBytes += pageBytes;
+    this.codecs[name].wireBytes += wireBytes;
+  }
+
+  addFallback(text: string): void {
+    if (!this.fallbacks.includes(text)) this.fallbacks.push(text);
+  }
+
+  get pageBytes(): number {
+    return this.#allPages * 2 ** this.#pageBits;
+  }
+
+  get roundBytes(): number {
+    return (this.#allPages - this.#pagesBeforeRound) * 2 ** this.#pageBits;
+  }
+
+  /** Processor time of this process since the migration began, in seconds. */
+  get cpuSeconds(): number {
+    const { user, system } = process.cpuUsage(this.#cpuAtStart);
+    return (user + system) / 1e6;
+  }
+
+  get #allPages(): number {
+    return this.pages.zero + this.pages.raw + this.pages.foreign;
+  }
+}

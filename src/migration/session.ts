@@ -1,0 +1,180 @@
+import type { PathAddress } from '../address.ts';
+import { type PagelaneError, ProtocolError } from '../errors.ts';
+import { setThreads } from '../page/threads.ts';
+import type { PathReport } from '../path/path.ts';
+import { type ConnectOptions, connectSession } from '../session/connect.ts';
+import type { SessionEvent } from '../session/events.ts';
+import type { IncomingMessage, Lane } from '../session/lane.ts';
+import { type Listener, type ListenOptions, listenForSessions } from '../session/listener.ts';
+import type { Session } from '../session/session.ts';
+import { decodeOpen, MessageKind } from '../stream/message.ts';
+import { DestinationStream } from './destination.ts';
+import { Tally } from './progress.ts';
+import { type SourceOptions, SourceStream } from './source.ts';
+import type { StreamParts } from './stream.ts';
+
+/** What this process spends on page contents. */
+export interface ThreadOptions {
+  /** Worker threads of the addon. @default the processors this process may use */
+  readonly threads?: number;
+}
+
+/** Paths and lanes between two hosts, and the migrations on them. */
+export class MigrationSession {
+  readonly #session: Session;
+  readonly #threads: number;
+
+  constructor(session: Session, threads: number) {
+    this.#session = session;
+    this.#threads = threads;
+  }
+
+  /** Name of the session, the same at both ends. */
+  get id(): string {
+    return this.#session.id;
+  }
+
+  /** Settles when the session is over: with what ended it, or undefined after a clean close. Never rejects. */
+  get ended(): Promise<PagelaneError | undefined> {
+    return this.#session.ended;
+  }
+
+  /** Begins a migration from here: write QEMU's stream into it, read the return path from it. */
+  openMigration(options: SourceOptions = {}): SourceStream {
+    const parts = this.#parts(this.#session.openLane());
+    return new SourceStream(parts, { ...options, threads: this.#threads });
+  }
+
+  /**
+   * Waits for the peer to begin a migration.
+   *
+   * @throws {ProtocolError} ERR_MESSAGE If the peer begins with something else.
+   * @throws The signal's reason, or what ended the session.
+   */
+  async acceptMigration({ signal }: { signal?: AbortSignal } = {}): Promise<DestinationStream> {
+    const lane = await this.#session.acceptLane({ ...(signal && { signal }) });
+    const first = await this.#firstMessage(lane);
+    if (first.payload[0] !== MessageKind.Open) {
+      throw new ProtocolError('ERR_MESSAGE', 'Migration does not begin with an open message');
+    }
+    const { name } = decodeOpen(first.payload);
+    first.release();
+    return new DestinationStream(this.#parts(lane), name);
+  }
+
+  /** Adds a path to the session. */
+  addPath(address: PathAddress): Promise<void> {
+    return this.#session.addPath(address);
+  }
+
+  /** Every path there is or was. */
+  pathReports(): PathReport[] {
+    return this.#session.pathReports();
+  }
+
+  /** What happens to the paths and the session. */
+  events(): AsyncIterable<SessionEvent> {
+    return this.#session.events();
+  }
+
+  /** Ends the session once everything sent has arrived. */
+  close(): Promise<void> {
+    return this.#session.close();
+  }
+
+  /** Ends the session at once and tells the peer why. */
+  fail(error: PagelaneError): void {
+    this.#session.fail(error);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #parts(lane: Lane): StreamParts {
+    return {
+      session: this.#session,
+      lane,
+      tally: new Tally(),
+      now: () => performance.now(),
+    };
+  }
+
+  #firstMessage(lane: Lane): Promise<IncomingMessage> {
+    return new Promise((resolve, reject) => {
+      lane.onMessage = (message) => {
+        // The lane holds what follows until the migration listens.
+        lane.onMessage = undefined;
+        resolve(message);
+      };
+      this.#session.ended.then((error) =>
+        reject(error ?? new ProtocolError('ERR_MESSAGE', 'Session closed before a migration began')),
+      );
+    });
+  }
+}
+
+/** Accepts sessions, any number of them on one port. */
+export class MigrationListener {
+  readonly #listener: Listener;
+  readonly #threads: number;
+
+  constructor(listener: Listener, threads: number) {
+    this.#listener = listener;
+    this.#threads = threads;
+  }
+
+  get host(): string {
+    return this.#listener.host;
+  }
+
+  /** The port in use; the system's choice if 0 was asked for. */
+  get port(): number {
+    return this.#listener.port;
+  }
+
+  /** Hears of connections that were turned away, for the log. */
+  set onRefused(hear: (error: PagelaneError) => void) {
+    this.#listener.onRefused = hear;
+  }
+
+  /** The next session. Rejects with the signal's reason. */
+  async accept(options: { readonly signal?: AbortSignal } = {}): Promise<MigrationSession> {
+    return new MigrationSession(await this.#listener.accept(options), this.#threads);
+  }
+
+  close(): Promise<void> {
+    return this.#listener.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/**
+ * Opens a session to a host that listens.
+ *
+ * Resolves with the first path; the others join as they can, and what becomes of them is an event.
+ *
+ * @throws {PathError} ERR_PATH_… If no path could be opened.
+ * @throws {RemoteError} If the listener refused, with its code.
+ */
+export async function connect(
+  options: ConnectOptions & ThreadOptions,
+): Promise<MigrationSession> {
+  const threads = setThreads(options.threads);
+  return new MigrationSession(await connectSession(options), threads);
+}
+
+/**
+ * Listens for sessions.
+ *
+ * @throws {PathError} ERR_PATH_LISTEN If the address cannot be listened on.
+ */
+export async function listen(
+  options: ListenOptions & ThreadOptions,
+): Promise<MigrationListener> {
+  const threads = setThreads(options.threads);
+  return new MigrationListener(await listenForSessions(options), threads);
+}

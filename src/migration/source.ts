@@ -1,0 +1,433 @@
+import { codeOf, messageOf, PagelaneError, type GuestPlace } from '../errors.ts';
+import { HEADER_BYTES } from '../frame/limits.ts';
+import type { CodecName } from '../page/codec-choice.ts';
+import { BatchEncoder } from '../page/encode.ts';
+import type { IncomingMessage } from '../session/lane.ts';
+import * as message from '../stream/message.ts';
+import { type BytesPlace, StreamReader, type StreamSink } from '../stream/reader.ts';
+import { ReturnPathWatcher } from '../stream/return-path.ts';
+import { TailWatcher } from '../stream/tail.ts';
+import { MigrationStream, type StreamParts } from './stream.ts';
+
+/*
+ * The source's end of a migration
+ *
+ *   1. take      bytes of QEMU's stream, as long as nothing waits for the paths        takeLocal
+ *   2. read      into page batches and opaque bytes                                    StreamReader
+ *   3. encode    batches, in the addon's threads                                       BatchEncoder
+ *   4. send      everything in the stream's order, onto the lane                       #sendReady
+ *   5. relay     the destination's return path back to QEMU                            #receive
+ *   6. end       when QEMU has closed: the digest; then wait for the destination's     takeLocalEnd
+ */
+
+/* Chosen by us */
+
+/** Encoded bytes that may wait for a path: what lies between QEMU and the wire beside the paths' own room. */
+const WAITING_BYTES_MAX = 1024 * 1024;
+
+/** Messages that may wait for their turn or for a codec thread. */
+const OUTBOX_MAX = 64;
+
+/** A batch that is not full is sent when QEMU has been silent for so long. */
+const IDLE_FLUSH_MS = 4;
+
+/** What the source is asked to do. */
+export interface SourceOptions {
+  /** Name of the virtual machine, for reports. @default "" */
+  readonly name?: string;
+  /** How page contents are compressed. @default "auto" */
+  readonly codec?: CodecName;
+  /** Cancels the migration. Honoured until switchover begins; then the guest is at the source. */
+  readonly signal?: AbortSignal;
+}
+
+interface Outgoing {
+  readonly isOrdered: boolean;
+  readonly startsEpoch: boolean;
+  isReady: boolean;
+  message: message.EncodedMessage | undefined;
+  onAcked: (() => void) | undefined;
+}
+
+/** The source's end: write QEMU's stream into it, read QEMU's return path from it. */
+export class SourceStream extends MigrationStream {
+  readonly #name: string;
+  readonly #codec: CodecName;
+  readonly #threads: number;
+  readonly #reader: StreamReader;
+  readonly #encoder: BatchEncoder;
+  readonly #digest = new message.Digest();
+  readonly #returnPath = new ReturnPathWatcher();
+  readonly #tail = new TailWatcher();
+  readonly #outbox: Outgoing[] = [];
+  #nextStartsEpoch = false;
+  #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
+  #lastInputMs = 0;
+  #flushTimer: NodeJS.Timeout | undefined;
+  #hasLocalEnded = false;
+  #isEndQueued = false;
+  #applied: bigint | undefined;
+  #switchoverAtMs: number | undefined;
+  #switchoverMs: number | undefined;
+
+  constructor(parts: StreamParts, options: SourceOptions & { readonly threads: number }) {
+    super(parts);
+    this.#name = options.name ?? '';
+    this.#codec = options.codec ?? 'auto';
+    this.#threads = options.threads;
+    this.#encoder = new BatchEncoder({ codec: this.#codec, threads: options.threads });
+    this.#reader = new StreamReader(this.#makeSink());
+    this.lane.onDrain = () => this.#feed();
+    this.lane.onMessage = (incoming) => this.#receive(incoming);
+    this.#put(message.encodeOpen({ v: 1, name: this.#name }, HEADER_BYTES), true);
+    this.tally.waitsFor = 'QEMU to begin the migration';
+    this.session.ended.then((error) => this.#sessionEnded(error));
+    this.#follow(options.signal);
+  }
+
+  protected override takeLocal(bytes: Uint8Array, done: () => void): void {
+    if (this.isSettled) {
+      done();
+      return;
+    }
+    this.#lastInputMs = this.now;
+    this.#input = { bytes, at: 0, done };
+    this.#feed();
+  }
+
+  /** Reads on in the bytes at hand, as far as there is room behind. */
+  #feed(): void {
+    const input = this.#input;
+    if (input === undefined) return;
+    if (this.isSettled) {
+      this.#input = undefined;
+      input.done();
+      return;
+    }
+    this.tally.waitsFor = 'paths to take what is ready';
+    if (this.#isBackedUp()) return;
+    const before = input.at;
+    try {
+      input.at = this.#reader.push(input.bytes, input.at);
+    } catch (error) {
+      this.#fail(asPagelaneError(error), 'source');
+      return;
+    }
+    this.tally.streamBytes += input.at - before;
+    if (input.at < input.bytes.length) return;
+    this.tally.waitsFor = undefined;
+    this.#noteFallback();
+    this.#armFlush();
+    this.#input = undefined;
+    input.done();
+  }
+
+  #isBackedUp(): boolean {
+    return this.lane.queuedBytes >= WAITING_BYTES_MAX || this.#outbox.length >= OUTBOX_MAX;
+  }
+
+  #makeSink(): StreamSink {
+    return {
+      takeSlot: () => (this.#isBackedUp() ? undefined : this.#encoder.takeSlot()),
+      layout: (layout) => {
+        this.tally.setLayout(layout);
+        this.#put(message.encodeBlocks(layout, HEADER_BYTES), true);
+        if (!this.#reader.hasReturnPath) {
+          this.tally.addFallback(
+            'no return path: QEMU will call the migration completed before the destination has ' +
+              'confirmed anything; turn on the capability return-path at the source',
+          );
+        }
+      },
+      bytes: (data, place) => this.#putBytes(data, place),
+      pages: (slot, sealed) => this.#putBatch(slot, sealed),
+      epoch: () => {
+        this.#nextStartsEpoch = true;
+        this.tally.beginRound();
+      },
+    };
+  }
+
+  #putBytes(data: Uint8Array, place: BytesPlace): void {
+    const isPrecopyEnd = place.isInsideAfter && !place.isInsideBefore && !place.isVerbatim;
+    if (isPrecopyEnd && this.tally.phase === 'precopy') this.#beginSwitchover('switchover');
+    if (this.tally.phase === 'switchover' && !place.isVerbatim) this.#tail.push(data);
+    let at = 0;
+    do {
+      const part = data.subarray(at, at + message.BYTES_DATA_MAX);
+      this.#put(message.encodeBytes(part, place, HEADER_BYTES), true);
+      at += part.length;
+    } while (at < data.length);
+  }
+
+  #beginSwitchover(phase: 'switchover' | 'postcopy'): void {
+    this.tally.phase = phase;
+    this.#switchoverAtMs = this.now;
+  }
+
+  #noteFallback(): void {
+    const { fallback } = this.#reader;
+    if (fallback === undefined) return;
+    if (fallback === 'post-copy') {
+      if (this.tally.phase === 'precopy') this.#beginSwitchover('postcopy');
+      return;
+    }
+    this.tally.addFallback(`carried as plain bytes from a point on: ${fallback}`);
+  }
+
+  #put(encoded: message.EncodedMessage, isOrdered: boolean): void {
+    const startsEpoch = this.#nextStartsEpoch;
+    this.#nextStartsEpoch = false;
+    const entry = { isOrdered, startsEpoch, isReady: true, message: encoded, onAcked: undefined };
+    this.#outbox.push(entry);
+    this.#sendReady();
+  }
+
+  #putBatch(slot: Uint8Array, sealed: Int32Array): void {
+    const entry: Outgoing = {
+      isOrdered: false,
+      startsEpoch: this.#nextStartsEpoch,
+      isReady: false,
+      message: undefined,
+      onAcked: undefined,
+    };
+    this.#nextStartsEpoch = false;
+    this.#outbox.push(entry);
+    this.#encode(entry, slot, sealed).catch((error: unknown) =>
+      this.#fail(asPagelaneError(error), 'source'),
+    );
+  }
+
+  async #encode(entry: Outgoing, slot: Uint8Array, sealed: Int32Array): Promise<void> {
+    const batch = await this.#encoder.encode(slot, sealed, this.lane.queuedBytes);
+    entry.message = batch;
+    entry.isReady = true;
+    entry.onAcked = () => {
+      this.#encoder.give(batch.buffer);
+      this.#feed();
+    };
+    this.tally.addPages(batch.facts);
+    this.tally.addCodec(batch.codec, batch.facts.literalBytes, batch.end - batch.start);
+    this.#sendReady();
+    this.#feed();
+  }
+
+  /** Sends what is ready, in the stream's order. */
+  #sendReady(): void {
+    while (this.#outbox[0]?.isReady === true && !this.isSettled) {
+      const { message: encoded, isOrdered, startsEpoch, onAcked } = this.#outbox.shift()!;
+      if (encoded === undefined) {
+        this.#sendEnd();
+        return;
+      }
+      if (startsEpoch) this.lane.beginEpoch();
+      const { buffer, start, end } = encoded;
+      const sequence = this.lane.send({ buffer, start, end, isOrdered, ...(onAcked && { onAcked }) });
+      const kind = buffer[start];
+      if (kind === message.MessageKind.Bytes || kind === message.MessageKind.Pages) {
+        this.#digest.add(buffer, start, sequence);
+      }
+    }
+  }
+
+  #sendEnd(): void {
+    const end = message.encodeEnd(this.#digest.value, HEADER_BYTES);
+    this.lane.send({ ...end, isOrdered: true, isLast: true });
+    this.tally.waitsFor = 'the destination to confirm';
+  }
+
+  #armFlush(): void {
+    this.#flushTimer ??= setTimeout(() => {
+      this.#flushTimer = undefined;
+      if (this.isSettled) return;
+      if (this.now - this.#lastInputMs < IDLE_FLUSH_MS - 1) this.#armFlush();
+      else if (this.#input === undefined) this.#reader.flush();
+    }, IDLE_FLUSH_MS);
+  }
+
+  /** What the destination says: its QEMU's return path, and at last how it went. */
+  #receive(incoming: IncomingMessage): void {
+    try {
+      switch (incoming.payload[0]) {
+        case message.MessageKind.Bytes: {
+          const { data } = message.decodeBytes(incoming.payload);
+          this.#returnPath.push(data);
+          if (this.#returnPath.shutStatus !== undefined) this.#noteSwitchoverEnd();
+          this.giveLocal(data, () => incoming.release());
+          return;
+        }
+        case message.MessageKind.Applied:
+          this.#takeApplied(message.decodeApplied(incoming.payload));
+          incoming.release();
+          return;
+        default:
+          throw new PagelaneError('ERR_MESSAGE', 'Destination sent a message of an unknown kind');
+      }
+    } catch (error) {
+      this.#fail(asPagelaneError(error), this.#guestIfLost());
+    }
+  }
+
+  #takeApplied(applied: message.AppliedMessage): void {
+    this.#noteSwitchoverEnd();
+    this.#applied = applied.digest;
+    if (!applied.isApplied) {
+      const guest = this.tally.phase === 'postcopy' ? 'unknown' : 'source';
+      this.#fail(new PagelaneError(applied.code, `Destination: ${applied.message}`), guest);
+      return;
+    }
+    if (applied.digest !== this.#digest.value) {
+      const text = 'What the destination applied differs from what was sent: do not trust its memory';
+      this.#fail(new PagelaneError('ERR_DIGEST', text), 'unknown');
+      return;
+    }
+    this.giveLocalEnd();
+    this.#settle('completed', 'destination');
+  }
+
+  #noteSwitchoverEnd(): void {
+    if (this.#switchoverAtMs === undefined) return;
+    this.#switchoverMs ??= Math.round(this.now - this.#switchoverAtMs);
+  }
+
+  protected override takeLocalEnd(): void {
+    if (this.isSettled || this.#hasLocalEnded) return;
+    this.#hasLocalEnded = true;
+    const truncated = this.#findTruncation();
+    if (truncated !== undefined) {
+      this.#fail(truncated, this.#guestIfLost());
+      return;
+    }
+    this.#reader.flush();
+    this.#isEndQueued = true;
+    this.#outbox.push({
+      isOrdered: true,
+      startsEpoch: false,
+      isReady: true,
+      message: undefined,
+      onAcked: undefined,
+    });
+    this.#sendReady();
+  }
+
+  /** Why the stream cannot be whole, now that QEMU has closed it. */
+  #findTruncation(): PagelaneError | undefined {
+    try {
+      this.#reader.end();
+    } catch (error) {
+      return asPagelaneError(error);
+    }
+    const truncated = (what: string): PagelaneError =>
+      new PagelaneError('ERR_STREAM_TRUNCATED', `Source QEMU closed the channel ${what}`);
+    if (this.tally.phase !== 'switchover') return undefined;
+    if (this.#reader.hasReturnPath) {
+      const { shutStatus } = this.#returnPath;
+      if (shutStatus === 0) return undefined;
+      return truncated(
+        shutStatus === undefined
+          ? 'before the destination confirmed'
+          : `after the destination failed (${shutStatus})`,
+      );
+    }
+    if (this.#tail.endsWhole()) return undefined;
+    return truncated(
+      'in the middle of its device state (a stream without description needs return-path on)',
+    );
+  }
+
+  /** Where the guest is if the session is lost now. */
+  #guestIfLost(): GuestPlace {
+    if (this.#returnPath.shutStatus === 0) return 'destination';
+    if (this.#returnPath.shutStatus !== undefined) return 'source';
+    if (this.tally.phase === 'postcopy') return 'destination';
+    // From the first device state on the destination may have all it needs to start the guest. Without a return
+    // path QEMU runs on at the source unless it has written, and closed, everything.
+    const mayHaveStarted =
+      this.#reader.isPastMemory && (this.#reader.hasReturnPath || this.#isEndQueued);
+    return mayHaveStarted ? 'unknown' : 'source';
+  }
+
+  #sessionEnded(error: PagelaneError | undefined): void {
+    if (this.isSettled) return;
+    const guest = this.#guestIfLost();
+    if (guest === 'destination' && this.tally.phase !== 'postcopy') {
+      this.tally.addFallback('the session ended before the last digest could be compared');
+      this.giveLocalEnd();
+      this.#settle('completed', 'destination');
+      return;
+    }
+    const cause =
+      error ?? new PagelaneError('ERR_SESSION_CLOSED', 'The destination closed the session early');
+    this.#fail(
+      this.tally.phase === 'postcopy'
+        ? new PagelaneError('ERR_POSTCOPY_PAUSED', `Post-copy is paused: ${cause.message}`)
+        : cause,
+      guest,
+    );
+  }
+
+  /**
+   * Ends without success. QEMU's channel is closed, so that the source runs on, unless the destination may run: then
+   * it stays open and the source stays stopped until whoever owns this stream has found out.
+   */
+  #fail(error: PagelaneError, guest: GuestPlace, outcome: 'failed' | 'cancelled' = 'failed'): void {
+    if (this.isSettled) return;
+    this.session.fail(error);
+    this.#settle(outcome, guest, error);
+    if (guest !== 'unknown') this.channel?.destroy();
+    this.#feed();
+  }
+
+  #settle(
+    outcome: 'completed' | 'failed' | 'cancelled',
+    guest: GuestPlace,
+    error?: PagelaneError,
+  ): void {
+    clearTimeout(this.#flushTimer);
+    this.settle({
+      side: 'source',
+      name: this.#name,
+      outcome,
+      guest,
+      effective: { codec: this.#codec, threads: this.#threads },
+      sent: this.#digest.value,
+      applied: this.#applied,
+      switchoverMs: this.#switchoverMs,
+      ...(error && { error }),
+    });
+  }
+
+  #follow(signal: AbortSignal | undefined): void {
+    if (signal === undefined) return;
+    const cancel = (): void => {
+      if (this.tally.phase === 'switchover' || this.tally.phase === 'postcopy') {
+        this.tally.addFallback('cancelled too late: switchover had begun');
+        return;
+      }
+      const error = new PagelaneError('ERR_CANCELLED', 'Migration was cancelled');
+      this.#fail(error, 'source', 'cancelled');
+    };
+    if (signal.aborted) cancel();
+    else signal.addEventListener('abort', cancel, { once: true });
+    this.result.then(() => signal.removeEventListener('abort', cancel));
+  }
+
+  protected override abandon(error: Error | null): void {
+    const text = error === null ? 'Migration stream was destroyed' : messageOf(error);
+    this.#fail(new PagelaneError('ERR_DESTROYED', text), this.#guestIfLost());
+    this.channel?.destroy();
+  }
+
+  protected override wireBytesOf(path: { sentBytes: number }): number {
+    return path.sentBytes;
+  }
+
+  protected override codecInUse(): string {
+    return this.#encoder.choice.current.name;
+  }
+}
+
+function asPagelaneError(error: unknown): PagelaneError {
+  if (error instanceof PagelaneError) return error;
+  return new PagelaneError(codeOf(error), messageOf(error), { cause: error });
+}

@@ -1,0 +1,218 @@
+import { Duplex } from 'node:stream';
+import { MigrationError, type PagelaneError } from '../errors.ts';
+import type { Lane } from '../session/lane.ts';
+import type { Session } from '../session/session.ts';
+import type { ChannelReader, QemuChannel } from '../stream/endpoint.ts';
+import { formatDigest } from '../stream/message.ts';
+import type { MigrationResult, PathFacts, Progress, Tally } from './progress.ts';
+
+/* Chosen by us */
+
+/** Bytes of the local side's output that a plain Readable keeps ready. */
+const READABLE_BYTES = 1024 * 1024;
+
+/** What both ends of a migration share. */
+export interface StreamParts {
+  readonly session: Session;
+  readonly lane: Lane;
+  readonly tally: Tally;
+  readonly now: () => number;
+}
+
+/**
+ * One end of a migration, as a Duplex: at the source, write QEMU's stream and read its return path; at the
+ * destination, read the stream and write the return path.
+ *
+ * `qemuSocket.pipe(stream).pipe(qemuSocket)` is a working migration; `relay(channel)` is the same without a copy
+ * per chunk. `result` says how it ended, in any case.
+ */
+export abstract class MigrationStream extends Duplex {
+  /** Settles when the migration is over; never rejects. */
+  readonly result: Promise<MigrationResult>;
+  protected readonly session: Session;
+  protected readonly lane: Lane;
+  protected readonly tally: Tally;
+  protected channel: QemuChannel | undefined;
+  readonly #now: () => number;
+  readonly #startedMs: number;
+  #settle!: (result: MigrationResult) => void;
+  #isSettled = false;
+  #resumePush: (() => void) | undefined;
+
+  protected constructor(parts: StreamParts) {
+    super({ highWaterMark: READABLE_BYTES, allowHalfOpen: true, emitClose: true });
+    this.session = parts.session;
+    this.lane = parts.lane;
+    this.tally = parts.tally;
+    this.#now = parts.now;
+    this.#startedMs = parts.now();
+    this.result = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  /** Where the migration stands now. */
+  progress(): Progress {
+    const paths = this.session.pathReports();
+    const { tally } = this;
+    return {
+      phase: tally.phase,
+      elapsedMs: this.#now() - this.#startedMs,
+      round: tally.round,
+      memoryBytes: tally.memoryBytes,
+      roundBytes: tally.roundBytes,
+      pageBytes: tally.pageBytes,
+      streamBytes: tally.streamBytes,
+      wireBytes: paths.reduce((sum, path) => sum + this.wireBytesOf(path), 0),
+      pages: { ...tally.pages },
+      codecs: structuredClone(tally.codecs),
+      codec: this.codecInUse(),
+      pathsOpen: paths.filter((path) => path.state === 'open').length,
+      pathsAll: paths.length,
+      waitsFor: tally.waitsFor,
+    };
+  }
+
+  /**
+   * Connects the stream to QEMU's channel, both ways, and reads into one buffer that is used again.
+   *
+   * @returns `result`.
+   */
+  relay(channel: QemuChannel): Promise<MigrationResult> {
+    this.attach(channel);
+    return this.result;
+  }
+
+  /** Bytes from the local QEMU, valid until `done`. */
+  protected abstract takeLocal(bytes: Uint8Array, done: () => void): void;
+
+  /** The local QEMU closed its end. */
+  protected abstract takeLocalEnd(): void;
+
+  protected abstract wireBytesOf(path: { sentBytes: number; receivedBytes: number }): number;
+
+  protected abstract codecInUse(): string;
+
+  protected get now(): number {
+    return this.#now();
+  }
+
+  protected get isSettled(): boolean {
+    return this.#isSettled;
+  }
+
+  protected attach(channel: QemuChannel): void {
+    this.channel = channel;
+    const reader: ChannelReader = {
+      chunk: (bytes, done) => this.takeLocal(bytes, done),
+      end: () => this.takeLocalEnd(),
+    };
+    channel.start(reader);
+  }
+
+  /** Gives bytes to the local QEMU; they stay as they are until `done`. */
+  protected giveLocal(bytes: Uint8Array, done: () => void): void {
+    if (this.channel !== undefined) {
+      this.channel.write(bytes, done);
+      return;
+    }
+    // A plain Readable's consumer may keep the chunk: it gets one of its own.
+    if (this.push(bytes.slice())) done();
+    else this.#resumePush = done;
+  }
+
+  /** Ends what the local QEMU reads. */
+  protected giveLocalEnd(): void {
+    if (this.channel !== undefined) this.channel.end();
+    else this.push(null);
+  }
+
+  override _read(): void {
+    const resume = this.#resumePush;
+    this.#resumePush = undefined;
+    resume?.();
+  }
+
+  override _write(chunk: Uint8Array, _encoding: string, done: () => void): void {
+    this.takeLocal(chunk, done);
+  }
+
+  override _final(done: (error?: Error) => void): void {
+    this.takeLocalEnd();
+    this.result.then((result) =>
+      done(result.outcome === 'completed' ? undefined : errorOf(result)),
+    );
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.abandon(error);
+    done(error);
+  }
+
+  /** The stream is destroyed before its end. */
+  protected abstract abandon(error: Error | null): void;
+
+  /** States how the migration ended; only the first call counts. */
+  protected settle(
+    end: Pick<MigrationResult, 'side' | 'name' | 'outcome' | 'guest' | 'effective'> & {
+      readonly sent: bigint | undefined;
+      readonly applied: bigint | undefined;
+      readonly switchoverMs: number | undefined;
+      readonly error?: PagelaneError;
+    },
+  ): void {
+    if (this.#isSettled) return;
+    this.#isSettled = true;
+    const { tally } = this;
+    const phase = tally.phase;
+    if (end.outcome === 'completed') tally.phase = 'done';
+    tally.waitsFor = undefined;
+    const progress = this.progress();
+    const { sent, applied } = end;
+    this.#settle({
+      v: 1,
+      type: 'result',
+      side: end.side,
+      session: this.session.id,
+      name: end.name,
+      outcome: end.outcome,
+      guest: end.guest,
+      durationMs: Math.round(progress.elapsedMs),
+      downtimeMs: { switchover: end.switchoverMs },
+      memoryBytes: tally.memoryBytes,
+      streamBytes: tally.streamBytes,
+      wireBytes: progress.wireBytes,
+      pages: progress.pages,
+      codecs: progress.codecs,
+      paths: this.session.pathReports().map((path): PathFacts => ({
+        local: path.local,
+        remote: path.remote,
+        wireBytes: this.wireBytesOf(path),
+        rttMs: path.rttMs,
+        isLost: path.state === 'lost',
+      })),
+      rounds: tally.round,
+      cpuSeconds: tally.cpuSeconds,
+      digest: {
+        sent: sent === undefined ? undefined : formatDigest(sent),
+        applied: applied === undefined ? undefined : formatDigest(applied),
+        equal: sent === undefined || applied === undefined ? undefined : sent === applied,
+      },
+      effective: end.effective,
+      fallbacks: [...tally.fallbacks],
+      ...(end.error && {
+        error: { code: end.error.code, message: end.error.message, phase },
+      }),
+    });
+  }
+}
+
+/** The error that a result which is no success stands for. */
+export function errorOf(result: MigrationResult): MigrationError {
+  const { code, message, phase } = result.error ?? {
+    code: 'ERR_INTERNAL',
+    message: 'Migration did not complete',
+    phase: 'setup',
+  };
+  return new MigrationError(code, message, { guest: result.guest, side: result.side, phase });
+}

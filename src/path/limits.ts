@@ -1,0 +1,70 @@
+import { KiB, MiB } from '../units.ts';
+
+/* Chosen by us. What the protocol fixes is in frame/limits.ts. */
+
+/** How often a path is looked at: silence, heartbeat. Milliseconds. */
+export const HEARTBEAT_MS: number = 250;
+
+/** A path that was silent for so long is lost, while others are alive; milliseconds. */
+export const SILENCE_MS_MIN: number = 1500;
+
+/** A path is not lost before so many round trips of silence. */
+export const SILENCE_ROUND_TRIPS: number = 5;
+
+/** A path that was silent for so long is lost, though it is the last; milliseconds. */
+export const SILENCE_MS_MAX: number = 30_000;
+
+/** Bytes in flight on a path of which no rate is known. */
+export const IN_FLIGHT_BYTES_FIRST: number = 1 * MiB;
+
+/** Bytes in flight that every path may have. */
+export const IN_FLIGHT_BYTES_MIN: number = 64 * KiB;
+
+/** Most bytes that are in flight on top of what the round trip needs. */
+export const IN_FLIGHT_SLACK_BYTES_MAX: number = 8 * MiB;
+
+/** Most bytes in flight on a path. */
+export const IN_FLIGHT_BYTES_MAX: number = 64 * MiB;
+
+/** Frames of the present size that may be in flight on a path however slow it is. */
+export const IN_FLIGHT_FRAMES_MIN: number = 2;
+
+/** Time that frames may wait in a path's queues, beside the round trip; milliseconds. */
+export const IN_FLIGHT_SLACK_MS: number = 20;
+
+/** How much more than what is known to fit is put in flight, to find out whether more fits. */
+export const IN_FLIGHT_GAIN: number = 1.5;
+
+/** Span of the maximum that is taken of a path's rate, milliseconds: slots x span of a slot. */
+export const RATE_SLOTS: number = 10;
+export const RATE_SLOT_MS: number = 100;
+
+/** A shortest round trip is measured again after so long, with an empty path; milliseconds. */
+export const ROUND_TRIP_AGE_MS_MAX: number = 10_000;
+
+/** Data received before an Ack is sent at once; else it waits for the end of the turn. Bytes. */
+export const ACK_BYTES: number = 1 * MiB;
+
+/** Control bytes that may wait in a socket before further ones wait to be merged. */
+export const CONTROL_PENDING_BYTES_MAX: number = 16 * KiB;
+
+/** Data bytes that may wait in a socket when another frame is given to it. */
+export const DATA_PENDING_BYTES_MAX: number = 64 * KiB;
+
+/** Bytes read from a socket at once. */
+export const READ_BYTES: number = 256 * KiB;
+
+/** How long a socket that was ended may take to close; milliseconds. */
+export const LINGER_MS: number = 2000;
+
+/** How long a connection and its handshakes may take by default; milliseconds. */
+export const HANDSHAKE_TIMEOUT_MS: number = 10_000;
+
+/** Most incoming connections that have not finished their handshake. */
+export const HANDSHAKES_MAX: number = 64;
+
+/** Smaller payloads are not worth pooling; bytes. */
+export const POOLED_BYTES_MIN: number = 16 * KiB;
+
+/** Most bytes that a pool keeps free, and buffers of one size. */
+export const POOL_FREE_BYTES_MAX: number = 32 * MiB;

@@ -1,0 +1,172 @@
+import {
+  IN_FLIGHT_BYTES_FIRST,
+  IN_FLIGHT_BYTES_MAX,
+  IN_FLIGHT_BYTES_MIN,
+  IN_FLIGHT_FRAMES_MIN,
+  IN_FLIGHT_GAIN,
+  IN_FLIGHT_SLACK_BYTES_MAX,
+  IN_FLIGHT_SLACK_MS,
+  RATE_SLOT_MS,
+  RATE_SLOTS,
+  ROUND_TRIP_AGE_MS_MAX,
+} from './limits.ts';
+
+/** What is remembered of a frame when it is sent, to learn from its ack. */
+export interface SendMark {
+  readonly bytes: number;
+  readonly sentAtMs: number;
+  /** Whether nothing else was in flight. */
+  readonly wasAlone: boolean;
+  /** The state of delivery at the time of sending. */
+  readonly deliveredBytes: number;
+  readonly deliveredAtMs: number;
+  readonly firstSentAtMs: number;
+}
+
+/**
+ * Round trip and delivery rate of a path, learnt from acks.
+ *
+ * A rate sample is what was delivered between the sending of a frame and its ack, over the longer
+ * of the times that sending and acking it took. Samples taken while the sender had nothing to send
+ * say only that the path is at least so fast. The estimate is the maximum over the last second in
+ * which there were samples.
+ *
+ * Source: draft-cheng-iccrg-delivery-rate-estimation-02, sections 2 and 3.
+ */
+export class RateEstimator {
+  #deliveredBytes = 0;
+  #deliveredAtMs = 0;
+  #firstSentAtMs = 0;
+  #inFlightBytes = 0;
+  /** Frames sent before so much is delivered were sent by an idle sender. */
+  #idleUntilBytes = 0;
+  readonly #slots: number[] = [];
+  #slotAtMs = Number.NEGATIVE_INFINITY;
+  #isSaturated = false;
+  #smoothedRttMs: number | undefined;
+  #minRttMs: number | undefined;
+  #minRttAtMs = 0;
+
+  /** Bytes sent and not acked. */
+  get inFlightBytes(): number {
+    return this.#inFlightBytes;
+  }
+
+  /** Bytes per second that the path delivers; 0 as long as nothing is known. */
+  get bytesPerSecond(): number {
+    let most = 0;
+    for (const rate of this.#slots) if (rate > most) most = rate;
+    return most;
+  }
+
+  /** Whether the rate was once the path's limit, and not the sender's. */
+  get isSaturated(): boolean {
+    return this.#isSaturated;
+  }
+
+  /** Smoothed round trip, queues included; milliseconds. */
+  get smoothedRttMs(): number | undefined {
+    return this.#smoothedRttMs;
+  }
+
+  /** Shortest round trip, the path without queues; milliseconds. */
+  get minRttMs(): number | undefined {
+    return this.#minRttMs;
+  }
+
+  /** Notes that a frame of `bytes` bytes is sent now. */
+  onSent(bytes: number, nowMs: number): SendMark {
+    const wasAlone = this.#inFlightBytes === 0;
+    if (wasAlone) {
+      this.#firstSentAtMs = nowMs;
+      this.#deliveredAtMs = nowMs;
+    }
+    this.#inFlightBytes += bytes;
+    return {
+      bytes,
+      sentAtMs: nowMs,
+      wasAlone,
+      deliveredBytes: this.#deliveredBytes,
+      deliveredAtMs: this.#deliveredAtMs,
+      firstSentAtMs: this.#firstSentAtMs,
+    };
+  }
+
+  /** Notes that the frame of `mark` has arrived. Frames arrive in the order they were sent. */
+  onDelivered(mark: SendMark, nowMs: number): void {
+    this.#inFlightBytes -= mark.bytes;
+    this.#deliveredBytes += mark.bytes;
+    this.#deliveredAtMs = nowMs;
+    this.#firstSentAtMs = mark.sentAtMs;
+  }
+
+  /** Learns from the last frame that an ack covers, after `onDelivered`. */
+  onAcked(mark: SendMark, nowMs: number): void {
+    this.onRoundTrip(nowMs - mark.sentAtMs, nowMs, { wasAlone: mark.wasAlone });
+    const sendingMs = mark.sentAtMs - mark.firstSentAtMs;
+    const ackingMs = nowMs - mark.deliveredAtMs;
+    const spanMs = Math.max(sendingMs, ackingMs);
+    if (spanMs <= 0 || spanMs < (this.#minRttMs ?? 0) / 2) return;
+    const rate = ((this.#deliveredBytes - mark.deliveredBytes) * 1000) / spanMs;
+    const wasIdle = mark.deliveredBytes < this.#idleUntilBytes;
+    if (wasIdle && rate <= this.bytesPerSecond) return;
+    if (!wasIdle) this.#isSaturated = true;
+    this.#keep(rate, nowMs);
+  }
+
+  /** Notes that the path has room and there is nothing to send. */
+  onIdle(): void {
+    this.#idleUntilBytes = this.#deliveredBytes + this.#inFlightBytes + 1;
+  }
+
+  /**
+   * Takes a sample of the round trip.
+   *
+   * smoothed = 7/8 smoothed + 1/8 sample; the first sample is taken as it is.
+   *
+   * @param sampleMs Milliseconds from sending to answer, >= 0.
+   *
+   * Source: RFC 9002, section 5.3.
+   */
+  onRoundTrip(sampleMs: number, nowMs: number, { wasAlone }: { wasAlone: boolean }): void {
+    const smoothed = this.#smoothedRttMs;
+    this.#smoothedRttMs = smoothed === undefined ? sampleMs : (7 * smoothed + sampleMs) / 8;
+    const isOld = wasAlone && this.#isRoundTripOld(nowMs);
+    if (this.#minRttMs === undefined || sampleMs <= this.#minRttMs || isOld) {
+      this.#minRttMs = sampleMs;
+      this.#minRttAtMs = nowMs;
+    }
+  }
+
+  /**
+   * Tells how many bytes may be in flight, so that the path is never idle and its queues stay
+   * short: rate x (shortest round trip + slack), and somewhat more to find out if more fits.
+   *
+   * @param frameBytes Bytes of the frame that is to be sent; two of them always fit, or one while
+   * the shortest round trip is measured again.
+   */
+  limitBytes(frameBytes: number, nowMs: number): number {
+    if (this.#inFlightBytes > 0 && this.#isRoundTripOld(nowMs)) return frameBytes;
+    const framesBytes = IN_FLIGHT_FRAMES_MIN * frameBytes;
+    const perMs = (this.bytesPerSecond * IN_FLIGHT_GAIN) / 1000;
+    const slackBytes = Math.min(perMs * IN_FLIGHT_SLACK_MS, IN_FLIGHT_SLACK_BYTES_MAX);
+    const wanted = perMs * (this.#minRttMs ?? 0) + slackBytes;
+    const least = this.#isSaturated ? IN_FLIGHT_BYTES_MIN : IN_FLIGHT_BYTES_FIRST;
+    return Math.max(Math.min(Math.max(wanted, least), IN_FLIGHT_BYTES_MAX), framesBytes);
+  }
+
+  #isRoundTripOld(nowMs: number): boolean {
+    return this.#minRttMs !== undefined && nowMs - this.#minRttAtMs > ROUND_TRIP_AGE_MS_MAX;
+  }
+
+  #keep(rate: number, nowMs: number): void {
+    const slots = this.#slots;
+    if (slots.length === 0 || nowMs - this.#slotAtMs >= RATE_SLOT_MS) {
+      slots.push(rate);
+      if (slots.length > RATE_SLOTS) slots.shift();
+      this.#slotAtMs = nowMs;
+    } else if (rate > slots[slots.length - 1]!) {
+      slots[slots.length - 1] = rate;
+    }
+  }
+}

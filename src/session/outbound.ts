@@ -1,0 +1,180 @@
+import { ProtocolError } from '../errors.ts';
+import { encodeHeader, FLAG_FIN, FrameType } from '../frame/header.ts';
+import { HEADER_BYTES, PAYLOAD_BYTES_MAX } from '../frame/limits.ts';
+import { Fifo } from '../path/fifo.ts';
+import type { CarriedFrame } from '../path/path.ts';
+import type { LaneSender, OutgoingMessage } from './lane.ts';
+import { SequenceSet } from './sequence-set.ts';
+
+/*
+ * Outbound flow of a lane
+ *
+ *   1. send    number the message and write its header in place
+ *   2. next    the frame that may go now: what a lost path held first, then what credit allows
+ *   3. take    the frame is given to a path                       (session.ts asks the scheduler)
+ *   4. acked   forget it; or
+ *      return  its path was lost: back to 2, in sequence order
+ *
+ * The methods below come in this order.
+ */
+
+/** A numbered frame of a lane, from `send` until its ack. */
+export interface OutboundFrame extends CarriedFrame {
+  readonly lane: OutboundLane;
+  readonly sequence: number;
+  readonly payloadBytes: number;
+  readonly onAcked: (() => void) | undefined;
+}
+
+/** The sending direction of a lane: numbers, epochs, credit, and what is not acked. */
+export class OutboundLane implements LaneSender {
+  readonly id: number;
+  readonly #windowBytes: number;
+  #nextSequence = 0;
+  #epoch = 0;
+  #isEpochDue = true;
+  #isFinished = false;
+  readonly #fresh = new Fifo<OutboundFrame>();
+  /** Frames of lost paths, ascending by sequence. */
+  #returned: OutboundFrame[] = [];
+  #creditBytes: number;
+  #spentBytes = 0;
+  readonly #acked = new SequenceSet();
+  #queuedBytes = 0;
+  #unackedBytes = 0;
+
+  /** @param windowBytes What the peer accepts ahead: the credit to begin with. */
+  constructor(id: number, windowBytes: number) {
+    this.id = id;
+    this.#windowBytes = windowBytes;
+    this.#creditBytes = windowBytes;
+  }
+
+  /** Payload bytes accepted and not on a path. */
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  /** Payload bytes on paths, not acked. */
+  get unackedBytes(): number {
+    return this.#unackedBytes;
+  }
+
+  /** Payload bytes that the peer lets us send at once. */
+  get creditBytes(): number {
+    return this.#creditBytes - this.#spentBytes;
+  }
+
+  /** Whether everything that was sent is acked. */
+  get isSettled(): boolean {
+    return this.#queuedBytes === 0 && this.#acked.base === this.#nextSequence;
+  }
+
+  /** The next unordered message starts a new epoch. */
+  beginEpoch(): void {
+    this.#isEpochDue = true;
+  }
+
+  /**
+   * Accepts a message. Its bytes belong to the lane until `onAcked`.
+   *
+   * @returns Its sequence.
+   * @throws {RangeError} If it is too long, or has no room for the header.
+   * @throws {TypeError} If the lane's last message was sent.
+   */
+  send(message: OutgoingMessage): number {
+    const payloadBytes = this.#check(message);
+    const { buffer, start, end, isLast = false, onAcked } = message;
+    const sequence = this.#nextSequence++;
+    const isAlone = message.isOrdered || isLast;
+    if (isAlone || this.#isEpochDue) this.#epoch = sequence;
+    this.#isEpochDue = isAlone;
+    this.#isFinished = isLast;
+    encodeHeader(buffer, start - HEADER_BYTES, {
+      type: FrameType.Data,
+      flags: isLast ? FLAG_FIN : 0,
+      lane: this.id,
+      length: payloadBytes,
+      sequence,
+      epoch: this.#epoch,
+    });
+    const bytes = buffer.subarray(start - HEADER_BYTES, end);
+    this.#fresh.push({ lane: this, sequence, bytes, payloadBytes, onAcked });
+    this.#queuedBytes += payloadBytes;
+    return sequence;
+  }
+
+  /** The frame that may go now, which stays; absent if there is none or no credit for it. */
+  next(): OutboundFrame | undefined {
+    if (this.#returned.length > 0) return this.#returned[0];
+    const frame = this.#fresh.peek();
+    if (frame === undefined || frame.payloadBytes > this.creditBytes) return undefined;
+    return this.#acked.fits(frame.sequence) ? frame : undefined;
+  }
+
+  /** Takes the frame that `next` gave: it is on a path now. */
+  take(): void {
+    let frame = this.#returned.shift();
+    if (frame === undefined) {
+      frame = this.#fresh.shift()!;
+      this.#spentBytes += frame.payloadBytes;
+    }
+    this.#queuedBytes -= frame.payloadBytes;
+    this.#unackedBytes += frame.payloadBytes;
+  }
+
+  /** Notes that the peer has a frame, and tells who sent it. */
+  onAcked(frame: OutboundFrame): void {
+    this.#unackedBytes -= frame.payloadBytes;
+    this.#acked.add(frame.sequence);
+    frame.onAcked?.();
+  }
+
+  /** Takes back a frame that its path did not deliver. */
+  return(frame: OutboundFrame): void {
+    this.#unackedBytes -= frame.payloadBytes;
+    this.#queuedBytes += frame.payloadBytes;
+    const at = this.#returned.findIndex(({ sequence }) => sequence > frame.sequence);
+    this.#returned.splice(at < 0 ? this.#returned.length : at, 0, frame);
+  }
+
+  /**
+   * Takes the peer's running total. An older total is harmless: credit frames overtake each other.
+   *
+   * @throws {ProtocolError} ERR_WINDOW_EXCEEDED If it is more than the window allows.
+   */
+  onCredit(totalBytes: number): void {
+    if (totalBytes > this.#spentBytes + this.#windowBytes) {
+      throw new ProtocolError(
+        'ERR_WINDOW_EXCEEDED',
+        `Cannot take credit of ${totalBytes} bytes: ${this.#spentBytes} were sent, and the ` +
+          `window is ${this.#windowBytes}`,
+        { lane: this.id },
+      );
+    }
+    this.#creditBytes = Math.max(this.#creditBytes, totalBytes);
+  }
+
+  /** Drops everything: the session is over. */
+  clear(): void {
+    this.#fresh.drain();
+    this.#returned = [];
+    this.#queuedBytes = 0;
+    this.#unackedBytes = 0;
+  }
+
+  #check({ buffer, start, end }: OutgoingMessage): number {
+    if (this.#isFinished) throw new TypeError(`Lane ${this.id} has sent its last message`);
+    if (start < HEADER_BYTES || end < start || end > buffer.length) {
+      throw new RangeError(
+        `A message needs ${HEADER_BYTES} bytes before it: ${start}..${end} of ${buffer.length}`,
+      );
+    }
+    const payloadBytes = end - start;
+    const bytesMax = Math.min(PAYLOAD_BYTES_MAX, this.#windowBytes);
+    if (payloadBytes > bytesMax) {
+      throw new RangeError(`A message has at most ${bytesMax} bytes, not ${payloadBytes}`);
+    }
+    return payloadBytes;
+  }
+}

@@ -1,0 +1,535 @@
+import { StreamError } from '../errors.ts';
+import { CutStop, native, type RamCutter, Sealed } from '../native.ts';
+import { blockColumns, type RamBlock, type RamLayout } from '../page/block.ts';
+import {
+  BitmapFlag,
+  Command,
+  FOOTER_BYTES,
+  PAGE_BITS_DEFAULT,
+  RamFlag,
+  SectionType,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+} from './format.ts';
+import * as item from './item.ts';
+
+/*
+ * From QEMU's bytes to pages and opaque bytes
+ *
+ *   header       magic, version                                  opaque
+ *   configuration, its subsections                               opaque, read for page size and capabilities
+ *   items        commands, sections of what we know              opaque, in place
+ *   RAM PART     its records                                     cut into page batches by the addon
+ *   RAM END      the last pages of a pre-copy                    batches between two opaque runs
+ *   tail         device state, EOF, description                  opaque to the end
+ *
+ * Whatever is not understood turns the rest of the stream into opaque bytes ("verbatim"). Nothing is lost by it but speed.
+ */
+
+/** Where opaque bytes belong in the stream. */
+export interface BytesPlace {
+  /** A RAM section of the source is open before these bytes. */
+  readonly isInsideBefore: boolean;
+  /** A RAM section is open after them. */
+  readonly isInsideAfter: boolean;
+  /** From these bytes on nothing is parsed. */
+  readonly isVerbatim: boolean;
+  /** Index of the block that the stream named last, -1 if none. */
+  readonly lastBlock: number;
+}
+
+/** Takes what the reader finds, in the order of the stream. */
+export interface StreamSink {
+  /** A slot for the next batch; undefined when none is free, then the reader waits. */
+  takeSlot(): Uint8Array | undefined;
+  /** The RAM blocks; once, before the first pages. */
+  layout(layout: RamLayout): void;
+  /** Opaque bytes, valid during the call. They follow all earlier pages and precede all later ones. */
+  bytes(data: Uint8Array, place: BytesPlace): void;
+  /** A sealed batch (`Sealed` says where in the slot). The slot is the sink's now. */
+  pages(slot: Uint8Array, sealed: Int32Array): void;
+  /** The next batch holds a page that the epoch already has. */
+  epoch(): void;
+}
+
+type State = 'header' | 'configuration' | 'items' | 'ramStart' | 'ramBody' | 'ramFooter' | 'bitmap' | 'opaque';
+
+/* Chosen by us */
+
+/** Most bytes that one item (a block list, a command) may have before we stop reading it as one. */
+const ITEM_BYTES_MAX = 2 * 1024 * 1024;
+
+/** Opaque bytes gathered before they are handed on. */
+const OPAQUE_BYTES_MAX = 64 * 1024;
+
+/**
+ * Reads QEMU's migration stream, cut anywhere into chunks.
+ *
+ * The sink receives the same items, in the same order, whatever the chunks.
+ */
+export class StreamReader {
+  readonly #sink: StreamSink;
+  #state: State = 'header';
+  #offsetBytes = 0;
+  /** Bytes of an item that is not complete yet. */
+  #held: Uint8Array = new Uint8Array(0);
+  /** Opaque bytes not yet handed on. */
+  readonly #opaque = new Uint8Array(OPAQUE_BYTES_MAX);
+  #opaqueBytes = 0;
+  #opaqueStartsInside = false;
+  /** Bytes of the current item that are skipped over, as opaque bytes. */
+  #skipBytes = 0;
+  #isInside = false;
+  #isVerbatim = false;
+  #isEnd = false;
+  #isComplete = false;
+  #pageBits = PAGE_BITS_DEFAULT;
+  #ignoresShared = false;
+  #adviceSummary = 0n;
+  #ramSection = -1;
+  #bitmapSection = -1;
+  #hasFooter = false;
+  #blocks: readonly RamBlock[] = [];
+  #layout: RamLayout | undefined;
+  #cutter: RamCutter | undefined;
+  #slot: Uint8Array | undefined;
+  #hasReturnPath = false;
+  #fallback: string | undefined;
+  readonly #sealed = new Int32Array(Sealed.count);
+
+  constructor(sink: StreamSink) {
+    this.#sink = sink;
+  }
+
+  /** Bytes read so far. */
+  get offsetBytes(): number {
+    return this.#offsetBytes;
+  }
+
+  /** True once the source opened the return path. */
+  get hasReturnPath(): boolean {
+    return this.#hasReturnPath;
+  }
+
+  /** Why the stream is carried as plain bytes from some point on; undefined while it is not. */
+  get fallback(): string | undefined {
+    return this.#fallback;
+  }
+
+  /** True once all RAM was seen, or once nothing is parsed any more. */
+  get isPastMemory(): boolean {
+    return this.#isComplete || this.#isVerbatim;
+  }
+
+  /**
+   * Reads `chunk` from `from` on.
+   *
+   * @returns Where it stopped: `chunk.length`, or less when the sink had no slot; call again with the rest.
+   * @throws {StreamError} ERR_STREAM_MAGIC, ERR_STREAM_VERSION, ERR_STREAM_PAGE, ERR_STREAM_FOOTER
+   *   If the bytes are no migration stream.
+   */
+  push(chunk: Uint8Array, from: number): number {
+    let at = from;
+    while (at < chunk.length) {
+      const next = this.#step(chunk, at);
+      if (next < 0) break;
+      this.#offsetBytes += next - at;
+      at = next;
+    }
+    this.#flushOpaque();
+    return at;
+  }
+
+  /** Hands on a batch that is not full, unless a record is only half there. */
+  flush(): void {
+    if (this.#cutter === undefined || this.#cutter.isInsideRecord()) return;
+    this.#seal();
+  }
+
+  /**
+   * Says that the stream is over.
+   *
+   * @throws {StreamError} ERR_STREAM_TRUNCATED If it ended before its end.
+   */
+  end(): void {
+    if (!this.isPastMemory) {
+      throw new StreamError(
+        'ERR_STREAM_TRUNCATED',
+        `Migration stream ended early, in its ${this.#state}, after ${this.#offsetBytes} bytes`,
+        this.#offsetBytes,
+      );
+    }
+  }
+
+  /** One step: returns where it stopped, or -1 if it must wait for a slot. */
+  #step(chunk: Uint8Array, at: number): number {
+    if (this.#skipBytes > 0) return this.#skip(chunk, at);
+    switch (this.#state) {
+      case 'opaque':
+        return this.#passThrough(chunk, at);
+      case 'ramBody':
+        return this.#cutPages(chunk, at);
+      default:
+        return this.#readItem(chunk, at);
+    }
+  }
+
+  #skip(chunk: Uint8Array, at: number): number {
+    const end = Math.min(chunk.length, at + this.#skipBytes);
+    this.#putOpaque(chunk.subarray(at, end));
+    this.#skipBytes -= end - at;
+    return end;
+  }
+
+  #passThrough(chunk: Uint8Array, at: number): number {
+    this.#flushOpaque();
+    this.#emitBytes(chunk.subarray(at), this.#isInside);
+    return chunk.length;
+  }
+
+  /** Reads one item that is small enough to be looked at as a whole. */
+  #readItem(chunk: Uint8Array, at: number): number {
+    const heldBytes = this.#held.length;
+    const bytes = heldBytes === 0 ? chunk.subarray(at) : joined(this.#held, chunk.subarray(at));
+    const itemBytes = this.#measure(bytes);
+    if (itemBytes === item.NEED_MORE) {
+      if (bytes.length > ITEM_BYTES_MAX) {
+        return this.#goVerbatim(bytes, chunk, 'an item of the stream is too large');
+      }
+      this.#held = bytes.slice();
+      return chunk.length;
+    }
+    if (itemBytes === item.NOT_KNOWN) {
+      return this.#goVerbatim(bytes, chunk, item.describeUnknown(bytes));
+    }
+    if (!this.#take(bytes.subarray(0, itemBytes))) return -1;
+    this.#held = EMPTY;
+    return at + itemBytes - heldBytes;
+  }
+
+  /** Bytes of the item at the start of `bytes`, or why that cannot be said. */
+  #measure(bytes: Uint8Array): number {
+    switch (this.#state) {
+      case 'header':
+        return this.#measureHeader(bytes);
+      case 'configuration':
+        return item.measureConfiguration(bytes);
+      case 'ramStart':
+        return item.measureRamStart(bytes, this.#listForm());
+      case 'ramFooter':
+        return this.#hasFooter ? (bytes.length < FOOTER_BYTES ? item.NEED_MORE : FOOTER_BYTES) : 0;
+      case 'bitmap':
+        return item.measureBitmapChunk(bytes);
+      default:
+        return item.measureItem(bytes, { ram: this.#ramSection, bitmap: this.#bitmapSection });
+    }
+  }
+
+  #measureHeader(bytes: Uint8Array): number {
+    const recovery = item.measureRecovery(bytes);
+    if (recovery !== 0) return recovery;
+    if (bytes.length < item.HEADER_BYTES) {
+      if (!item.mayBeHeader(bytes)) this.#refuseHeader(bytes);
+      return item.NEED_MORE;
+    }
+    const view = viewOf(bytes);
+    if (view.getUint32(0) !== STREAM_MAGIC) this.#refuseHeader(bytes);
+    const version = view.getUint32(4);
+    if (version !== STREAM_VERSION) {
+      throw new StreamError(
+        'ERR_STREAM_VERSION',
+        `Cannot read migration stream: its version is ${version}, expected ${STREAM_VERSION}`,
+        4,
+      );
+    }
+    return item.HEADER_BYTES;
+  }
+
+  #refuseHeader(bytes: Uint8Array): never {
+    const seen = Buffer.from(bytes.subarray(0, 4)).toString('hex');
+    throw new StreamError(
+      'ERR_STREAM_MAGIC',
+      `Not a QEMU migration stream: it begins with ${seen}, expected 5145564d ("QEVM"); ` +
+        'multifd and TLS must be off on this channel',
+      0,
+    );
+  }
+
+  /** Acts on a whole bytes. False if it needs a slot that is not there; then nothing happened. */
+  #take(bytes: Uint8Array): boolean {
+    switch (this.#state) {
+      case 'header':
+        this.#putOpaque(bytes);
+        this.#state = 'configuration';
+        return true;
+      case 'configuration':
+        this.#takeConfiguration(bytes);
+        return true;
+      case 'ramStart':
+        this.#blocks = item.readRamStart(bytes, this.#listForm());
+        this.#putOpaque(bytes);
+        this.#state = 'items';
+        return true;
+      case 'ramFooter':
+        return this.#takeRamFooter(bytes);
+      case 'bitmap':
+        this.#putOpaque(bytes);
+        this.#skipBytes = item.bitmapDataBytes(bytes);
+        if ((bytes[0]! & BitmapFlag.Eos) !== 0) this.#state = 'items';
+        return true;
+      default:
+        return this.#takeItem(bytes);
+    }
+  }
+
+  #takeConfiguration(bytes: Uint8Array): void {
+    if (bytes.length === 0) {
+      this.#state = 'items';
+      return;
+    }
+    const found = item.readConfiguration(bytes);
+    if (found.pageBits !== undefined) this.#pageBits = found.pageBits;
+    if (found.ignoresShared) this.#ignoresShared = true;
+    this.#putOpaque(bytes);
+  }
+
+  #takeItem(bytes: Uint8Array): boolean {
+    const type = bytes[0]!;
+    const section = bytes.length >= 5 ? viewOf(bytes).getUint32(1) : -1;
+    if (type === SectionType.Part && section === this.#ramSection) return this.#beginPart();
+    if (type === SectionType.End && section === this.#ramSection) return this.#beginEnd(bytes);
+    this.#putOpaque(bytes);
+    if (type === SectionType.Command) this.#noteCommand(bytes);
+    else if (type === SectionType.Footer) this.#hasFooter = true;
+    else if (type === SectionType.Start || type === SectionType.Full) this.#beginSection(bytes, section);
+    else this.#state = 'bitmap';
+    return true;
+  }
+
+  #noteCommand(bytes: Uint8Array): void {
+    const view = viewOf(bytes);
+    const command = view.getUint16(1);
+    if (command === Command.OpenReturnPath) this.#hasReturnPath = true;
+    if (command === Command.PostcopyAdvise && bytes.length === 21) {
+      this.#adviceSummary = view.getBigUint64(5);
+    }
+  }
+
+  #beginSection(bytes: Uint8Array, section: number): void {
+    const name = item.sectionName(bytes);
+    if (name === 'ram') {
+      this.#ramSection = section;
+      this.#state = 'ramStart';
+    } else if (name === 'dirty-bitmap') {
+      this.#bitmapSection = section;
+      this.#state = 'bitmap';
+    } else {
+      this.#skipBytes = item.virtioMemBitmapBytes(bytes);
+    }
+  }
+
+  #beginPart(): boolean {
+    this.#flushOpaque();
+    const cutter = this.#openCutter();
+    if (!this.#haveSlot(cutter)) return false;
+    if (!cutter.markSectionBegin()) {
+      this.#seal();
+      if (!this.#haveSlot(cutter)) return false;
+      cutter.markSectionBegin();
+    }
+    this.#isInside = true;
+    this.#isEnd = false;
+    this.#state = 'ramBody';
+    return true;
+  }
+
+  /** The END section's borders are opaque: all pages before it are applied before it begins. */
+  #beginEnd(bytes: Uint8Array): boolean {
+    this.#openCutter();
+    this.#putOpaque(bytes);
+    this.#emitOpaque(true);
+    this.#isInside = true;
+    this.#isEnd = true;
+    this.#state = 'ramBody';
+    return true;
+  }
+
+  #openCutter(): RamCutter {
+    if (this.#cutter !== undefined) return this.#cutter;
+    this.#flushOpaque();
+    this.#layout = {
+      pageBits: this.#pageBits,
+      hasFooter: this.#hasFooter,
+      sectionId: this.#ramSection,
+      blocks: this.#blocks,
+    };
+    this.#cutter = new native.RamCutter(this.#pageBits);
+    const { names, usedBytes } = blockColumns(this.#blocks);
+    this.#cutter.setBlocks(names, usedBytes);
+    this.#sink.layout(this.#layout);
+    return this.#cutter;
+  }
+
+  #haveSlot(cutter: RamCutter): boolean {
+    if (this.#slot === undefined) {
+      this.#slot = this.#sink.takeSlot();
+      if (this.#slot === undefined) return false;
+      cutter.begin(this.#slot);
+    }
+    if (cutter.batchEntries() === 0) cutter.setInside(this.#isInside);
+    return true;
+  }
+
+  #cutPages(chunk: Uint8Array, at: number): number {
+    const cutter = this.#cutter!;
+    if (!this.#haveSlot(cutter)) return -1;
+    const result = cutter.cut(chunk, at, chunk.length);
+    const next = at + Math.floor(result / 8);
+    switch (result % 8) {
+      case CutStop.BatchFull:
+        this.#seal();
+        break;
+      case CutStop.PageAgain:
+        this.#seal();
+        cutter.beginEpoch();
+        this.#sink.epoch();
+        break;
+      case CutStop.SectionEnd:
+        this.#state = 'ramFooter';
+        break;
+      case CutStop.Unknown:
+        return this.#goVerbatimInside(cutter, chunk, next);
+      case CutStop.BadPage:
+        throw new StreamError(
+          'ERR_STREAM_PAGE',
+          'Cannot read RAM record: it names a block or page that the stream did not announce',
+          this.#offsetBytes + next - at,
+        );
+    }
+    return next;
+  }
+
+  #takeRamFooter(bytes: Uint8Array): boolean {
+    if (bytes.length > 0) {
+      const view = viewOf(bytes);
+      if (bytes[0] !== SectionType.Footer || view.getUint32(1) !== this.#ramSection) {
+        throw new StreamError(
+          'ERR_STREAM_FOOTER',
+          'Cannot read RAM section: its footer is missing',
+          this.#offsetBytes,
+        );
+      }
+    }
+    const cutter = this.#cutter!;
+    if (this.#isEnd) {
+      this.#seal();
+      this.#putOpaque(EOS_RECORD);
+      this.#putOpaque(bytes);
+      this.#emitOpaque(false);
+      this.#isInside = false;
+      this.#isComplete = true;
+      this.#state = 'opaque';
+      return true;
+    }
+    if (!this.#haveSlot(cutter)) return false;
+    if (!cutter.markSectionEnd()) {
+      this.#seal();
+      if (!this.#haveSlot(cutter)) return false;
+      cutter.markSectionEnd();
+    }
+    this.#isInside = false;
+    this.#state = 'items';
+    return true;
+  }
+
+  #seal(): void {
+    const cutter = this.#cutter;
+    const slot = this.#slot;
+    if (cutter === undefined || slot === undefined || cutter.batchEntries() === 0) return;
+    cutter.seal(this.#sealed);
+    this.#slot = undefined;
+    this.#sink.pages(slot, this.#sealed);
+  }
+
+  /** Carries the rest of the stream as bytes, beginning with `bytes` (held ones and the chunk's). */
+  #goVerbatim(bytes: Uint8Array, chunk: Uint8Array, reason: string): number {
+    this.#held = EMPTY;
+    this.#flushOpaque();
+    this.#beginVerbatim(bytes, reason);
+    return chunk.length;
+  }
+
+  #goVerbatimInside(cutter: RamCutter, chunk: Uint8Array, at: number): number {
+    const held = cutter.takeHeld();
+    this.#seal();
+    const rest = chunk.subarray(at);
+    this.#beginVerbatim(
+      held.length === 0 ? rest : joined(held, rest),
+      'a RAM record of a kind that is not understood',
+    );
+    return chunk.length;
+  }
+
+  #beginVerbatim(bytes: Uint8Array, reason: string): void {
+    this.#fallback = reason;
+    this.#isVerbatim = true;
+    this.#state = 'opaque';
+    this.#emitBytes(bytes, this.#isInside);
+  }
+
+  #putOpaque(bytes: Uint8Array): void {
+    let at = 0;
+    while (at < bytes.length) {
+      if (this.#opaqueBytes === OPAQUE_BYTES_MAX) this.#flushOpaque();
+      if (this.#opaqueBytes === 0) this.#opaqueStartsInside = this.#isInside;
+      const count = Math.min(bytes.length - at, OPAQUE_BYTES_MAX - this.#opaqueBytes);
+      this.#opaque.set(bytes.subarray(at, at + count), this.#opaqueBytes);
+      this.#opaqueBytes += count;
+      at += count;
+    }
+  }
+
+  #flushOpaque(): void {
+    if (this.#opaqueBytes > 0) this.#emitOpaque(this.#isInside);
+  }
+
+  #emitOpaque(isInsideAfter: boolean): void {
+    const bytes = this.#opaque.subarray(0, this.#opaqueBytes);
+    this.#opaqueBytes = 0;
+    this.#emitBytes(bytes, isInsideAfter, this.#opaqueStartsInside);
+  }
+
+  #emitBytes(bytes: Uint8Array, isInsideAfter: boolean, isInsideBefore = this.#isInside): void {
+    if (bytes.length === 0) return;
+    this.#seal();
+    this.#sink.bytes(bytes, {
+      isInsideBefore,
+      isInsideAfter,
+      isVerbatim: this.#isVerbatim,
+      lastBlock: this.#cutter?.lastBlock() ?? -1,
+    });
+    // Opaque bytes are an epoch of their own, so the pages after them begin another.
+    this.#cutter?.beginEpoch();
+  }
+
+  #listForm(): item.ListForm {
+    return {
+      hasAddresses: this.#ignoresShared,
+      mayHavePageSizes: item.hasSeveralPageSizes(this.#adviceSummary),
+    };
+  }
+}
+
+const EMPTY = new Uint8Array(0);
+const EOS_RECORD = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, RamFlag.Eos);
+
+function joined(first: Uint8Array, second: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(first.length + second.length);
+  bytes.set(first, 0);
+  bytes.set(second, first.length);
+  return bytes;
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,30 @@
+// Requires: QEMU 9.0 or newer, root for namespaces.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, test } from 'vitest';
+import { createPaths } from '../support/lab/netns.ts';
+import { waitUntil } from '../support/lab/processes.ts';
+import { migrateRunning } from './support.ts';
+
+test.each(['reset', 'carrier', 'silent'] as const)(
+  'one of two paths is cut (%s) in mid-migration and nothing is lost',
+  async (kind) => {
+    await using network = await createPaths({ count: 2, rateMbit: [200] });
+    const { source } = await migrateRunning(
+      { network, codec: 'none' },
+      {
+        workload: { fill: 128, rate: 1000, content: 'random' },
+        during: async () => {
+          await waitUntil(
+            'both paths to carry bytes',
+            async () => (await network.counters(1)).toDestinationBytes > 8e6,
+            { timeoutMs: 60_000 },
+          );
+          await network.cut(1, kind);
+          await sleep(100);
+        },
+      },
+    );
+    expect(source.paths.map((path) => path.isLost)).toEqual([false, true]);
+  },
+  180_000,
+);
