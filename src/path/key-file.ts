@@ -26,7 +26,8 @@ export function createKeyFile(path: string): void {
 /**
  * Reads a key that `createKeyFile` wrote.
  *
- * @throws {PagelaneError} ERR_KEY_FILE If it cannot be read, others may read it too, or it holds no key.
+ * @throws {PagelaneError} ERR_KEY_FILE If it cannot be read, others may read it too, or it holds no
+ *   key.
  */
 export function readKeyFile(path: string): Uint8Array {
   const text = readOwn(path);

@@ -39,6 +39,16 @@ export const IN_FLIGHT_GAIN: number = 1.5;
 export const RATE_SLOTS: number = 10;
 export const RATE_SLOT_MS: number = 100;
 
+/** A path has shown its rate after so many samples that are not greater by this factor. */
+export const SATURATED_SAMPLES: number = 2;
+export const SATURATED_GROWTH: number = 1.25;
+
+/** How much faster than measured a path is thought to be that has not shown its rate. */
+export const UNSATURATED_FACTOR: number = 4;
+
+/** A path that is not used is thought to be twice as fast after so long; milliseconds. */
+export const UNUSED_DOUBLING_MS: number = 10_000;
+
 /** A shortest round trip is measured again after so long, with an empty path; milliseconds. */
 export const ROUND_TRIP_AGE_MS_MAX: number = 10_000;
 

@@ -49,7 +49,8 @@ export class LinkListener {
       this.#server = net.createServer({ pauseOnConnect: true });
     } else {
       const { handshakeTimeoutMs } = options;
-      this.#server = tls.createServer({ ...secure, handshakeTimeout: handshakeTimeoutMs });
+      // Later than our own timer, which covers the whole handshake and names it.
+      this.#server = tls.createServer({ ...secure, handshakeTimeout: 2 * handshakeTimeoutMs });
       // Node leaves the socket of a failed handshake open; whoever handles the event closes it.
       this.#server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
         this.#refuse(formatEnd(socket.remoteAddress, socket.remotePort), error);

@@ -9,6 +9,10 @@ import {
   RATE_SLOT_MS,
   RATE_SLOTS,
   ROUND_TRIP_AGE_MS_MAX,
+  SATURATED_GROWTH,
+  SATURATED_SAMPLES,
+  UNSATURATED_FACTOR,
+  UNUSED_DOUBLING_MS,
 } from './limits.ts';
 
 /** What is remembered of a frame when it is sent, to learn from its ack. */
@@ -42,7 +46,8 @@ export class RateEstimator {
   #idleUntilBytes = 0;
   readonly #slots: number[] = [];
   #slotAtMs = Number.NEGATIVE_INFINITY;
-  #isSaturated = false;
+  /** Samples in a row that showed no growth, or that had to wait for other frames. */
+  #flatSamples = 0;
   #smoothedRttMs: number | undefined;
   #minRttMs: number | undefined;
   #minRttAtMs = 0;
@@ -59,9 +64,21 @@ export class RateEstimator {
     return most;
   }
 
-  /** Whether the rate was once the path's limit, and not the sender's. */
+  /**
+   * Tells what a path can be expected to deliver if it is used now; bytes per second.
+   *
+   * More than was measured as long as it grows, and the longer ago it was used: a path that is
+   * passed over for being slow is tried again, less and less often the slower it is.
+   */
+  expectedBytesPerSecond(nowMs: number): number {
+    const unusedMs = this.#inFlightBytes > 0 ? 0 : Math.max(0, nowMs - this.#deliveredAtMs);
+    const factor = this.isSaturated ? 1 : UNSATURATED_FACTOR;
+    return this.bytesPerSecond * factor * 2 ** (unusedMs / UNUSED_DOUBLING_MS);
+  }
+
+  /** Whether the path, and not the sender, is the limit: its rate has stopped growing. */
   get isSaturated(): boolean {
-    return this.#isSaturated;
+    return this.#flatSamples >= SATURATED_SAMPLES;
   }
 
   /** Smoothed round trip, queues included; milliseconds. */
@@ -107,11 +124,16 @@ export class RateEstimator {
     const ackingMs = nowMs - mark.deliveredAtMs;
     const spanMs = Math.max(sendingMs, ackingMs);
     if (spanMs <= 0 || spanMs < (this.#minRttMs ?? 0) / 2) return;
-    const rate = ((this.#deliveredBytes - mark.deliveredBytes) * 1000) / spanMs;
-    const wasIdle = mark.deliveredBytes < this.#idleUntilBytes;
-    if (wasIdle && rate <= this.bytesPerSecond) return;
-    if (!wasIdle) this.#isSaturated = true;
-    this.#keep(rate, nowMs);
+    const deliveredBytes = this.#deliveredBytes - mark.deliveredBytes;
+    const rate = (deliveredBytes * 1000) / spanMs;
+    const wasIdle = mark.wasAlone || mark.deliveredBytes < this.#idleUntilBytes;
+    if (wasIdle && deliveredBytes < IN_FLIGHT_BYTES_MIN) return;
+    const isGrowing = rate > this.bytesPerSecond * SATURATED_GROWTH;
+    if (!wasIdle) this.#flatSamples = SATURATED_SAMPLES;
+    else if (this.#flatSamples < SATURATED_SAMPLES) {
+      this.#flatSamples = isGrowing ? 0 : this.#flatSamples + 1;
+    }
+    if (!wasIdle || rate > this.bytesPerSecond) this.#keep(rate, nowMs);
   }
 
   /** Notes that the path has room and there is nothing to send. */
@@ -151,7 +173,7 @@ export class RateEstimator {
     const perMs = (this.bytesPerSecond * IN_FLIGHT_GAIN) / 1000;
     const slackBytes = Math.min(perMs * IN_FLIGHT_SLACK_MS, IN_FLIGHT_SLACK_BYTES_MAX);
     const wanted = perMs * (this.#minRttMs ?? 0) + slackBytes;
-    const least = this.#isSaturated ? IN_FLIGHT_BYTES_MIN : IN_FLIGHT_BYTES_FIRST;
+    const least = this.isSaturated ? IN_FLIGHT_BYTES_MIN : IN_FLIGHT_BYTES_FIRST;
     return Math.max(Math.min(Math.max(wanted, least), IN_FLIGHT_BYTES_MAX), framesBytes);
   }
 

@@ -119,7 +119,9 @@ export function securityError(error: Error, address: string): PathError | undefi
   );
 }
 
-/** The error of a path between `local` and `remote` that was lost, after `cause` if there is one. */
+/**
+ * The error of a path between `local` and `remote` that was lost, after `cause` if there is one.
+ */
 export function lostError(
   { local, remote }: { local: string; remote: string },
   cause?: Error,

@@ -16,7 +16,9 @@ export interface InboundContext {
   fail(error: PagelaneError): void;
 }
 
-/** The receiving direction of a lane: drops duplicates, keeps the order of epochs, grants credit. */
+/**
+ * The receiving direction of a lane: drops duplicates, keeps the order of epochs, grants credit.
+ */
 export class InboundLane implements LaneReceiver {
   readonly id: number;
   readonly #context: InboundContext;

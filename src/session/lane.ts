@@ -85,7 +85,8 @@ export class Lane {
   }
 
   /**
-   * Accepts a message and sends it as soon as credit and paths allow. What is queued is the caller's
+   * Accepts a message and sends it as soon as credit and paths allow. What is queued is the
+   * caller's
    * to bound: see `queuedBytes` and `onDrain`. The bytes must not change until `onAcked`. When the
    * session is over a message goes nowhere; `Session.ended` says why.
    *

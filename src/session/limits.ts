@@ -1,4 +1,4 @@
-import { MiB } from '../units.ts';
+import { KiB, MiB } from '../units.ts';
 
 /* Chosen by us. What the protocol fixes is in frame/limits.ts. */
 
@@ -28,3 +28,6 @@ export const LATENESS_FRAMES: number = 4;
 
 /** Another path is not waited for if it was silent for so long; milliseconds. */
 export const STALLED_MS: number = 500;
+
+/** Bytes in flight after which a path of which nothing is known, one of several, gets no more. */
+export const TRIAL_BYTES: number = 64 * KiB;

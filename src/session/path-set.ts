@@ -88,8 +88,8 @@ export class PathSet {
   }
 
   /** The path that takes the next frame; absent if the frame waits. */
-  choose(load: Load): SessionPath | undefined {
-    return this.#open[choosePath(this.#open, load)];
+  choose(load: Omit<Load, 'nowMs'>): SessionPath | undefined {
+    return this.#open[choosePath(this.#open, { ...load, nowMs: this.#clock.now() })];
   }
 
   /** The path for what is small and urgent: of those that are heard, the nearest. */

@@ -1,22 +1,24 @@
-import { LATENESS_FRAMES, LATENESS_MS, STALLED_MS } from './limits.ts';
+import { LATENESS_FRAMES, LATENESS_MS, STALLED_MS, TRIAL_BYTES } from './limits.ts';
 
 /** What the scheduler looks at of a path. */
 export interface Candidate {
   readonly silentMs: number;
   readonly rate: {
     readonly inFlightBytes: number;
-    readonly bytesPerSecond: number;
     readonly minRttMs: number | undefined;
+    /** 0 as long as nothing is known. */
+    expectedBytesPerSecond(nowMs: number): number;
   };
   hasRoom(bytes: number): boolean;
 }
 
-/** What is to be sent. */
+/** What is to be sent, and when. */
 export interface Load {
   /** Bytes of the next frame. */
   readonly frameBytes: number;
   /** Bytes that can be sent after it. */
   readonly backlogBytes: number;
+  readonly nowMs: number;
 }
 
 /**
@@ -25,7 +27,8 @@ export interface Load {
  *
  * A path that would bring it later than the others could, the whole backlog before it, is not
  * given the frame: it waits until another has room. While there is a backlog the path may be
- * somewhat later, so that a slow path is used as well.
+ * somewhat later, so that a slow path is used as well. Of several paths, one of which nothing is
+ * known gets no more than one large frame, to learn from.
  *
  * @returns The index of the path; -1 if the frame waits.
  *
@@ -37,8 +40,9 @@ export function choosePath(paths: readonly Candidate[], load: Load): number {
   for (let index = 0; index < paths.length; index++) {
     const path = paths[index]!;
     if (!path.hasRoom(load.frameBytes)) continue;
-    const ms = completionMs(path, load.frameBytes);
-    if (ms < chosenMs) {
+    const ms = completionMs(path, load.frameBytes, load.nowMs);
+    const isTried = ms === UNKNOWN_MS && path.rate.inFlightBytes >= TRIAL_BYTES;
+    if (ms < chosenMs && !(isTried && paths.length > 1)) {
       chosen = index;
       chosenMs = ms;
     }
@@ -49,26 +53,30 @@ export function choosePath(paths: readonly Candidate[], load: Load): number {
 
 /** How late the frame may come on the chosen path, so that it is not better to wait for another. */
 function waitingMs(paths: readonly Candidate[], chosen: number, load: Load): number {
-  const { frameBytes, backlogBytes } = load;
+  const { frameBytes, backlogBytes, nowMs } = load;
   let soonestMs = Number.POSITIVE_INFINITY;
   for (let index = 0; index < paths.length; index++) {
     const path = paths[index]!;
-    const { bytesPerSecond } = path.rate;
-    if (index === chosen || bytesPerSecond === 0 || path.silentMs >= STALLED_MS) continue;
-    const frameMs = (frameBytes * 1000) / bytesPerSecond;
-    const latenessMs = backlogBytes > frameBytes ? lateness(frameMs) : 0;
-    soonestMs = Math.min(soonestMs, completionMs(path, frameBytes + backlogBytes) + latenessMs);
+    if (index === chosen || path.silentMs >= STALLED_MS) continue;
+    const allMs = completionMs(path, frameBytes + backlogBytes, nowMs);
+    if (allMs === UNKNOWN_MS) continue;
+    const latenessMs = backlogBytes > 0 ? lateness(path, load) : 0;
+    soonestMs = Math.min(soonestMs, allMs + latenessMs);
   }
   return soonestMs;
 }
 
-function lateness(frameMs: number): number {
+function lateness({ rate }: Candidate, { frameBytes, nowMs }: Load): number {
+  const frameMs = (frameBytes * 1000) / rate.expectedBytesPerSecond(nowMs);
   return Math.max(LATENESS_MS, LATENESS_FRAMES * frameMs);
 }
 
+/** Before every time: a path of which nothing is known is tried. */
+const UNKNOWN_MS = -1;
+
 /** When `bytes` given to a path now would have arrived, milliseconds from now. */
-function completionMs(path: Candidate, bytes: number): number {
-  const { inFlightBytes, bytesPerSecond, minRttMs = 0 } = path.rate;
-  if (bytesPerSecond === 0) return minRttMs / 2;
-  return ((inFlightBytes + bytes) * 1000) / bytesPerSecond + minRttMs / 2;
+function completionMs({ rate }: Candidate, bytes: number, nowMs: number): number {
+  const bytesPerSecond = rate.expectedBytesPerSecond(nowMs);
+  if (bytesPerSecond === 0) return UNKNOWN_MS;
+  return ((rate.inFlightBytes + bytes) * 1000) / bytesPerSecond + (rate.minRttMs ?? 0) / 2;
 }
