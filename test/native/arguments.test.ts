@@ -6,11 +6,11 @@ import {
   Encoded,
   native,
   type RamCutter,
-  SLOT_ROOM_BYTES,
   Sealed,
+  SLOT_ROOM_BYTES,
 } from '../../src/native.ts';
 import { RamWriter } from '../naive/ram-stream.ts';
-import { CutDriver, encode, openCutter, openTable, SMALL } from './cutting.ts';
+import { type CutBatch, CutDriver, encode, openCutter, openTable, SMALL } from './cutting.ts';
 
 /*
  * Every export with arguments it must refuse. Nothing here may end the process.
@@ -63,7 +63,12 @@ const NOT_INTEGERS: readonly unknown[] = [-1, 0.5, Number.NaN, Infinity, -Infini
 const NOT_NUMBERS: readonly unknown[] = [undefined, null, '1', 1n, {}, [], true, Symbol('number')];
 
 /** Calls with one argument replaced at a time. */
-function refuses(call: Callable, good: readonly unknown[], at: number, bad: readonly unknown[]): void {
+function refuses(
+  call: Callable,
+  good: readonly unknown[],
+  at: number,
+  bad: readonly unknown[],
+): void {
   for (const value of bad) {
     const args = good.map((argument, index) => (index === at ? value : argument));
     let thrown: unknown;
@@ -78,10 +83,12 @@ function refuses(call: Callable, good: readonly unknown[], at: number, bad: read
   }
 }
 
-function batchInSlot(): { slot: Uint8Array<ArrayBuffer>; sealed: Int32Array } {
+function batchInSlot(): CutBatch {
   const driver = new CutDriver(SMALL, 4096);
   const bytes = exact(1024).fill(5);
-  driver.push(new RamWriter(SMALL).begin().record({ kind: 'raw', block: 0, page: 0, bytes }).stream());
+  driver.push(
+    new RamWriter(SMALL).begin().record({ kind: 'raw', block: 0, page: 0, bytes }).stream(),
+  );
   driver.seal();
   return driver.batches[0]!;
 }
@@ -97,7 +104,12 @@ test('setThreads() takes 1 to 256', () => {
 test('hash64() takes bytes and 64 bits', () => {
   const call = native.hash64 as Callable;
   refuses(call, [exact(4), 0n], 0, NOT_BYTES);
-  refuses(call, [exact(4), 0n], 1, [...NOT_NUMBERS.filter((value) => value !== 1n), 1, -1n, 1n << 64n]);
+  refuses(call, [exact(4), 0n], 1, [
+    ...NOT_NUMBERS.filter((value) => value !== 1n),
+    1,
+    -1n,
+    1n << 64n,
+  ]);
   expect(native.hash64(detached(8), 0n)).toBe(native.hash64(exact(0), 0n));
   expect(native.hash64(resizable(8), 7n)).toBe(native.hash64(exact(8), 7n));
   expect(native.hash64(exact(1), (1n << 64n) - 1n)).toBeTypeOf('bigint');
@@ -133,27 +145,57 @@ test('BlockTable is constructed with page bits, footer and section', () => {
   refuses(construct as Callable, good, 2, [...NOT_NUMBERS, ...NOT_INTEGERS, 2 ** 32]);
 });
 
-test.each(['RamCutter', 'BlockTable'])('%s setBlocks() takes only lists within the limits', (kind) => {
-  const handle = kind === 'RamCutter' ? new native.RamCutter(12) : new native.BlockTable(12, true, 1);
-  const call: Callable = (names, used) => handle.setBlocks(names as string[], used as Float64Array);
-  const good = [['a', 'b'], Float64Array.of(1, 2)];
-  call(...good);
-  const throwing = Object.defineProperty(['a', 'b'], 0, {
-    get: () => {
-      throw new RangeError('from a getter');
-    },
-  });
-  const names = [[], ['a'], ['a', 'a'], ['a', ''], ['a', 'x'.repeat(256)], ['a', 'é'.repeat(128)]];
-  refuses(call, good, 0, [undefined, null, 'ab', { length: 2 }, ['a', 1], [Symbol('a'), 'b'], throwing]);
-  refuses(call, good, 0, [...names, new Array(2), new Array(4097).fill('a'), new Array(2 ** 32 - 1)]);
-  const sizes = [-1, 0.5, Number.NaN, Infinity, 2 ** 52 + 1, 2 ** 64, 1e300];
-  refuses(call, good, 1, sizes.map((size) => Float64Array.of(1, size)));
-  refuses(call, good, 1, [...NOT_BYTES.filter((value) => !(value instanceof Float64Array))]);
-  refuses(call, good, 1, [new Float64Array(new SharedArrayBuffer(16)), new Float64Array(3)]);
-  call(['é'.repeat(127), 'x'.repeat(255)], Float64Array.of(0, 1));
-  const many = Array.from({ length: 4096 }, (_, index) => `block ${index}`);
-  call(many, new Float64Array(4096).fill(4096));
-});
+test.each(['RamCutter', 'BlockTable'])(
+  '%s setBlocks() takes only lists within the limits',
+  (kind) => {
+    const handle =
+      kind === 'RamCutter' ? new native.RamCutter(12) : new native.BlockTable(12, true, 1);
+    const call: Callable = (names, used) =>
+      handle.setBlocks(names as string[], used as Float64Array);
+    const good = [['a', 'b'], Float64Array.of(1, 2)];
+    call(...good);
+    const throwing = Object.defineProperty(['a', 'b'], 0, {
+      get: () => {
+        throw new RangeError('from a getter');
+      },
+    });
+    const names = [
+      [],
+      ['a'],
+      ['a', 'a'],
+      ['a', ''],
+      ['a', 'x'.repeat(256)],
+      ['a', 'é'.repeat(128)],
+    ];
+    refuses(call, good, 0, [
+      undefined,
+      null,
+      'ab',
+      { length: 2 },
+      ['a', 1],
+      [Symbol('a'), 'b'],
+      throwing,
+    ]);
+    refuses(call, good, 0, [
+      ...names,
+      new Array(2),
+      new Array(4097).fill('a'),
+      new Array(2 ** 32 - 1),
+    ]);
+    const sizes = [-1, 0.5, Number.NaN, Infinity, 2 ** 52 + 1, 2 ** 64, 1e300];
+    refuses(
+      call,
+      good,
+      1,
+      sizes.map((size) => Float64Array.of(1, size)),
+    );
+    refuses(call, good, 1, [...NOT_BYTES.filter((value) => !(value instanceof Float64Array))]);
+    refuses(call, good, 1, [new Float64Array(new SharedArrayBuffer(16)), new Float64Array(3)]);
+    call(['é'.repeat(127), 'x'.repeat(255)], Float64Array.of(0, 1));
+    const many = Array.from({ length: 4096 }, (_, index) => `block ${index}`);
+    call(many, new Float64Array(4096).fill(4096));
+  },
+);
 
 test('setBlocks() is not fooled by a getter that takes the other argument away', () => {
   const table = openTable(SMALL);
@@ -183,7 +225,8 @@ test('RamCutter methods refuse what is not theirs', () => {
     resizable(SLOT_BYTES),
   ]);
   cutter.begin(exact(SLOT_ROOM_BYTES + 2048));
-  const cutWith: Callable = (chunk, from, to) => cutter.cut(chunk as Uint8Array, from as number, to as number);
+  const cutWith: Callable = (chunk, from, to) =>
+    cutter.cut(chunk as Uint8Array, from as number, to as number);
   refuses(cutWith, [exact(8), 0, 8], 0, [...NOT_BYTES, exact(7), detached(8)]);
   refuses(cutWith, [exact(8), 0, 8], 1, [...NOT_NUMBERS, ...NOT_INTEGERS, 9]);
   refuses(cutWith, [exact(8), 2, 8], 2, [...NOT_NUMBERS, ...NOT_INTEGERS, 1, 9]);
@@ -264,7 +307,15 @@ test('inspectBatch() and decodeBatch() refuse wrong arguments', async () => {
   const batch = await encode(batchInSlot(), Codec.None, 0);
   const table = openTable(SMALL);
   const inspect = native.inspectBatch as Callable;
-  const notTables = [undefined, null, {}, 1, openCutter(SMALL), Object.create(table), new Proxy(table, {})];
+  const notTables = [
+    undefined,
+    null,
+    {},
+    1,
+    openCutter(SMALL),
+    Object.create(table),
+    new Proxy(table, {}),
+  ];
   const target = new Int32Array(Decoded.count);
   inspect(table, batch, target);
   refuses(inspect, [table, batch, target], 0, notTables);
@@ -272,16 +323,22 @@ test('inspectBatch() and decodeBatch() refuse wrong arguments', async () => {
   refuses(inspect, [table, batch, target], 2, [...NOT_BYTES, new Int32Array(Decoded.count - 1)]);
   expect(() => inspect(table, detached(batch.length), target)).toThrow('batch bytes must be >=');
 
-  const good = [table, batch, exact(target[Decoded.outputBytes]!), target];
+  const good: readonly unknown[] = [table, batch, exact(target[Decoded.outputBytes]!), target];
   const decode = native.decodeBatch as Callable;
   await decode(...good);
   refuses(decode, good, 0, notTables);
   refuses(decode, good, 1, [...NOT_BYTES, resizable(batch.length)]);
   refuses(decode, good, 2, [...NOT_BYTES, resizable(9000), batch, batch.subarray(3)]);
   refuses(decode, good, 3, [...NOT_BYTES, new Int32Array(Decoded.count - 1)]);
-  await expect(decode(...good.with(1, detached(9)))).rejects.toMatchObject({ code: 'ERR_BATCH_HEADER' });
-  await expect(decode(...good.with(2, detached(9)))).rejects.toMatchObject({ code: 'ERR_BATCH_OUTPUT' });
-  await expect(decode(...good.with(2, exact(0)))).rejects.toMatchObject({ code: 'ERR_BATCH_OUTPUT' });
+  await expect(decode(...good.with(1, detached(9)))).rejects.toMatchObject({
+    code: 'ERR_BATCH_HEADER',
+  });
+  await expect(decode(...good.with(2, detached(9)))).rejects.toMatchObject({
+    code: 'ERR_BATCH_OUTPUT',
+  });
+  await expect(decode(...good.with(2, exact(0)))).rejects.toMatchObject({
+    code: 'ERR_BATCH_OUTPUT',
+  });
 });
 
 test('a result array that is detached before the end gets nothing', async () => {

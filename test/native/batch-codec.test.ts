@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { Codec, Decoded, Encoded, native, Sealed } from '../../src/native.ts';
-import { naiveDecode, type NaiveTarget, parseBatch } from '../naive/batch.ts';
+import { type NaiveTarget, naiveDecode, parseBatch } from '../naive/batch.ts';
 import { RamWriter, randomRamStream } from '../naive/ram-stream.ts';
 import { createPrng, exactRandomBytes } from '../support/prng.ts';
 import { CutDriver, decode, encode, openTable, SMALL, TARGET } from './cutting.ts';
@@ -87,7 +87,9 @@ test('decodeBatch() tells where its records are', async () => {
   writer.begin().record({ kind: 'zero', block: 0, page: 2 });
   writer.record({ kind: 'zero', block: 0, page: 3 });
   const bytes = new Uint8Array(1024).fill(6);
-  writer.record({ kind: 'raw', block: 1, page: 0, bytes }).record({ kind: 'zero', block: 1, page: 1 });
+  writer
+    .record({ kind: 'raw', block: 1, page: 0, bytes })
+    .record({ kind: 'zero', block: 1, page: 1 });
   const stream = writer.stream();
   const driver = new CutDriver(SMALL);
   const half = 5 + 11 + 13;
@@ -142,7 +144,11 @@ test('decodeBatch() rejects an output that is too small, by every missing byte',
   const wire = await encode(batch!, Codec.None, 0);
   const table = openTable(SMALL);
   const decoded = new Int32Array(Decoded.count);
-  for (let byteCount = 0; byteCount < 1024 + stream.length; byteCount += byteCount < 1000 ? 97 : 1) {
+  for (
+    let byteCount = 0;
+    byteCount < 1024 + stream.length;
+    byteCount += byteCount < 1000 ? 97 : 1
+  ) {
     const output = new Uint8Array(new ArrayBuffer(byteCount));
     const done = native.decodeBatch(table, wire, output, decoded);
     await expect(done).rejects.toMatchObject({ code: 'ERR_BATCH_OUTPUT' });
@@ -158,7 +164,9 @@ test('decodeBatch() uses the blocks as they were when it was called', async () =
     expect(Buffer.compare(naiveDecode(TARGET, wire), (await decode(table, wire)).records)).toBe(0);
     parts.push(decode(table, wire).then(({ records }) => records));
     table.setBlocks([], new Float64Array(0));
-    expect(() => native.inspectBatch(table, wire, new Int32Array(Decoded.count))).toThrow('must be');
+    expect(() => native.inspectBatch(table, wire, new Int32Array(Decoded.count))).toThrow(
+      'must be',
+    );
     table.setBlocks(
       TARGET.blocks.map((block) => block.name),
       Float64Array.from(TARGET.blocks, (block) => block.usedBytes),

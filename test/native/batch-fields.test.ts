@@ -11,8 +11,7 @@ import { CutDriver, encode, openTable, SMALL } from './cutting.ts';
  */
 
 const table = openTable(SMALL);
-const CODES =
-  /^ERR_BATCH_(HEADER|MAP|PAGE_INDEX|LITERALS|CODEC|CHECKSUM|OUTPUT)$/;
+const CODES = /^ERR_BATCH_(HEADER|MAP|PAGE_INDEX|LITERALS|CODEC|CHECKSUM|OUTPUT)$/;
 
 /** One batch with every kind of entry; compressed, if wanted, as a whole. */
 async function sample(codec: Codec): Promise<Uint8Array<ArrayBuffer>> {
@@ -116,12 +115,14 @@ function* valuesFor(width: number, now: bigint): Generator<bigint> {
 
 function load(batch: Uint8Array, at: number, width: number): bigint {
   let value = 0n;
-  for (let index = width - 1; index >= 0; index--) value = value * 256n + BigInt(batch[at + index]!);
+  for (let index = width - 1; index >= 0; index--)
+    value = value * 256n + BigInt(batch[at + index]!);
   return value;
 }
 
 function store(batch: Uint8Array, at: number, width: number, value: bigint): void {
-  for (let index = 0; index < width; index++) batch[at + index] = Number((value >> BigInt(index * 8)) & 255n);
+  for (let index = 0; index < width; index++)
+    batch[at + index] = Number((value >> BigInt(index * 8)) & 255n);
 }
 
 async function tryField(batch: Uint8Array, at: number, width: number): Promise<void> {
@@ -138,10 +139,13 @@ async function tryField(batch: Uint8Array, at: number, width: number): Promise<v
   }
 }
 
-test.each(HEADER)('decodeBatch() survives every value of header field "%s"', async (_, at, width) => {
-  await tryField(await sample(Codec.None), at, width);
-  await tryField(await sample(Codec.Lz4), at, width);
-});
+test.each(HEADER)(
+  'decodeBatch() survives every value of header field "%s"',
+  async (_, at, width) => {
+    await tryField(await sample(Codec.None), at, width);
+    await tryField(await sample(Codec.Lz4), at, width);
+  },
+);
 
 test.each(ENTRY)('decodeBatch() survives every value of map field "%s"', async (_, at, width) => {
   const batch = await sample(Codec.None);
@@ -210,33 +214,39 @@ test.each(REFUSED)('decodeBatch() refuses %s with %s', async (_, code, at, width
   expect(await attempt(changed)).toBe(code);
 });
 
-test.each([Codec.None, Codec.Lz4, Codec.Zstd])('decodeBatch() notices every flipped bit, codec %i', async (codec) => {
-  const batch = await sample(codec);
-  const original = await attempt(batch);
-  expect(original).toBeInstanceOf(Uint8Array);
-  for (let bit = 0; bit < batch.length * 8; bit++) {
-    const changed = new Uint8Array(new ArrayBuffer(batch.length));
-    changed.set(batch);
-    changed[bit >> 3]! ^= 1 << (bit & 7);
-    const result = await attempt(changed);
-    if (typeof result === 'string') continue;
-    // A compressed form may say the same in another way; a plain one may not.
-    expect(codec).not.toBe(Codec.None);
-    expect(Buffer.compare(result, original as Uint8Array)).toBe(0);
-  }
-});
+test.each([Codec.None, Codec.Lz4, Codec.Zstd])(
+  'decodeBatch() notices every flipped bit, codec %i',
+  async (codec) => {
+    const batch = await sample(codec);
+    const original = await attempt(batch);
+    expect(original).toBeInstanceOf(Uint8Array);
+    for (let bit = 0; bit < batch.length * 8; bit++) {
+      const changed = new Uint8Array(new ArrayBuffer(batch.length));
+      changed.set(batch);
+      changed[bit >> 3]! ^= 1 << (bit & 7);
+      const result = await attempt(changed);
+      if (typeof result === 'string') continue;
+      // A compressed form may say the same in another way; a plain one may not.
+      expect(codec).not.toBe(Codec.None);
+      expect(Buffer.compare(result, original as Uint8Array)).toBe(0);
+    }
+  },
+);
 
-test.each([Codec.None, Codec.Lz4, Codec.Zstd])('decodeBatch() refuses every other length, codec %i', async (codec) => {
-  const batch = await sample(codec);
-  for (let byteCount = 0; byteCount < batch.length + 40; byteCount++) {
-    if (byteCount === batch.length) continue;
-    const changed = new Uint8Array(new ArrayBuffer(byteCount));
-    changed.set(batch.subarray(0, byteCount));
-    const result = await attempt(changed);
-    expect(result).toMatch(/^ERR_BATCH_(HEADER|LITERALS)$/);
-  }
-  expect(await attempt(new Uint8Array(2 * 1024 * 1024 + 1))).toBe('ERR_BATCH_HEADER');
-});
+test.each([Codec.None, Codec.Lz4, Codec.Zstd])(
+  'decodeBatch() refuses every other length, codec %i',
+  async (codec) => {
+    const batch = await sample(codec);
+    for (let byteCount = 0; byteCount < batch.length + 40; byteCount++) {
+      if (byteCount === batch.length) continue;
+      const changed = new Uint8Array(new ArrayBuffer(byteCount));
+      changed.set(batch.subarray(0, byteCount));
+      const result = await attempt(changed);
+      expect(result).toMatch(/^ERR_BATCH_(HEADER|LITERALS)$/);
+    }
+    expect(await attempt(new Uint8Array(2 * 1024 * 1024 + 1))).toBe('ERR_BATCH_HEADER');
+  },
+);
 
 /** Sets the compressed literals of a batch to `wire`. */
 function withWire(batch: Uint8Array, codec: Codec, wire: Uint8Array): Uint8Array<ArrayBuffer> {
@@ -271,7 +281,11 @@ test('decodeBatch() takes one zstd frame that states its size, and no other', as
     ['another size', rawFrame(content, [0xa0, size[0]! ^ 1, size[1]!, 0, 0]), false],
     ['a frame behind', Uint8Array.of(...plain, 0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0), false],
     ['a frame before', Uint8Array.of(0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0, ...plain), false],
-    ['an empty frame behind', Uint8Array.of(...plain, ...rawFrame(new Uint8Array(0), [0x20, 0])), false],
+    [
+      'an empty frame behind',
+      Uint8Array.of(...plain, ...rawFrame(new Uint8Array(0), [0x20, 0])),
+      false,
+    ],
     ['a byte behind', Uint8Array.of(...plain, 0), false],
     ['nothing', new Uint8Array(0), false],
   ];
@@ -284,22 +298,25 @@ test('decodeBatch() takes one zstd frame that states its size, and no other', as
 
 const SEEDS = Array.from({ length: 20 }, (_, index) => index + 1);
 
-test.each(SEEDS)('decodeBatch() survives noise in the literals and in the map, seed %i', async (seed) => {
-  const random = createPrng(seed);
-  for (const codec of [Codec.None, Codec.Lz4, Codec.Zstd]) {
-    const batch = await sample(codec);
-    for (let round = 0; round < 60; round++) {
-      const changed = new Uint8Array(new ArrayBuffer(batch.length));
-      changed.set(batch);
-      const byteCount = 1 + integerBelow(random, 12);
-      const at = 32 + integerBelow(random, changed.length - 32 - byteCount);
-      changed.set(exactRandomBytes(random, byteCount), at);
-      if (random() < 0.5) reseal(changed);
-      if (codec === Codec.Zstd) await attempt(changed);
-      else await checkAgainstNaive(changed);
+test.each(SEEDS)(
+  'decodeBatch() survives noise in the literals and in the map, seed %i',
+  async (seed) => {
+    const random = createPrng(seed);
+    for (const codec of [Codec.None, Codec.Lz4, Codec.Zstd]) {
+      const batch = await sample(codec);
+      for (let round = 0; round < 60; round++) {
+        const changed = new Uint8Array(new ArrayBuffer(batch.length));
+        changed.set(batch);
+        const byteCount = 1 + integerBelow(random, 12);
+        const at = 32 + integerBelow(random, changed.length - 32 - byteCount);
+        changed.set(exactRandomBytes(random, byteCount), at);
+        if (random() < 0.5) reseal(changed);
+        if (codec === Codec.Zstd) await attempt(changed);
+        else await checkAgainstNaive(changed);
+      }
+      const noise = exactRandomBytes(random, 1 + integerBelow(random, 3000));
+      expect(await attempt(withWire(batch, Codec.Lz4, noise))).toMatch(CODES);
+      expect(await attempt(withWire(batch, Codec.Zstd, noise))).toMatch(CODES);
     }
-    const noise = exactRandomBytes(random, 1 + integerBelow(random, 3000));
-    expect(await attempt(withWire(batch, Codec.Lz4, noise))).toMatch(CODES);
-    expect(await attempt(withWire(batch, Codec.Zstd, noise))).toMatch(CODES);
-  }
-});
+  },
+);

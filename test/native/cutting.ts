@@ -6,8 +6,8 @@ import {
   Encoded,
   native,
   type RamCutter,
-  SLOT_ROOM_BYTES,
   Sealed,
+  SLOT_ROOM_BYTES,
 } from '../../src/native.ts';
 import type { NaiveTarget } from '../naive/batch.ts';
 import { integerBelow } from '../support/prng.ts';

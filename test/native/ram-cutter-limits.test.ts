@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { Codec, CutStop, native, SLOT_ROOM_BYTES, Sealed } from '../../src/native.ts';
+import { Codec, CutStop, native, Sealed, SLOT_ROOM_BYTES } from '../../src/native.ts';
 import type { NaiveTarget } from '../naive/batch.ts';
 import { type RamRecord, RamWriter } from '../naive/ram-stream.ts';
 import { createPrng, integerBelow } from '../support/prng.ts';
@@ -129,7 +129,8 @@ test.each([10, 12, 16])('RamCutter carries the longest records, page bits %i', a
   const writer = new RamWriter(target).begin();
   writer.record({ kind: 'xbzrle', block: 0, page: 0, bytes });
   const zlib = new Uint8Array(Math.min(bound, 65531)).fill(8);
-  for (let page = 1; page < 9; page++) writer.record({ kind: 'compress', block: 1, page, bytes: zlib });
+  for (let page = 1; page < 9; page++)
+    writer.record({ kind: 'compress', block: 1, page, bytes: zlib });
   const stream = writer.end().stream();
   const driver = new CutDriver(target, 2 * pageBytes);
   for (let at = 0; at < stream.length; at += 777) driver.push(stream.slice(at, at + 777));

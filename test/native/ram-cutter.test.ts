@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
-import { Codec, CutStop, native, SLOT_ROOM_BYTES, Sealed } from '../../src/native.ts';
-import { be64, blockId, naiveDecode, type NaiveTarget, parseBatch } from '../naive/batch.ts';
+import { Codec, CutStop, native, Sealed, SLOT_ROOM_BYTES } from '../../src/native.ts';
+import { be64, blockId, type NaiveTarget, naiveDecode, parseBatch } from '../naive/batch.ts';
 import { RamWriter, randomRamStream } from '../naive/ram-stream.ts';
 import { createPrng, integerBelow } from '../support/prng.ts';
 import { CutDriver, carry, chunksOf, encode, openCutter, SMALL, TARGET } from './cutting.ts';
@@ -52,44 +52,50 @@ test('RamCutter cut() yields the same stream byte by byte, sealed at every byte'
   expect(Buffer.compare(await carry(driver, SMALL, Codec.None, 0), stream)).toBe(0);
 });
 
-test.each(SEEDS)('RamCutter: what is cut, encoded and decoded is the stream, seed %i', async (seed) => {
-  const random = createPrng(seed);
-  const target = { ...(seed % 2 === 0 ? TARGET : SMALL), hasFooter: seed % 3 !== 0 };
-  const stream = randomRamStream(random, target, { sections: 6, recordsMax: 400 });
-  const driver = new CutDriver(target, [1 << 20, 64 << 10, 8 << 10][seed % 3]);
-  const chunkBytes = [30, 5000, 200_000][integerBelow(random, 3)]!;
-  for (const chunk of chunksOf(stream, random, chunkBytes)) {
-    driver.push(chunk);
-    if (random() < 0.05) driver.seal();
-  }
-  const codec = [Codec.None, Codec.Lz4, Codec.Zstd][seed % 3]!;
-  const output = await carry(driver, target, codec, 1);
-  expect(Buffer.compare(output, stream)).toBe(0);
-});
-
-test.each(SEEDS)('RamCutter: no epoch has a page twice, and the naive decoder agrees, seed %i', async (seed) => {
-  const random = createPrng(seed);
-  const stream = randomRamStream(random, SMALL, { sections: 5, recordsMax: 300, runChance: 0.5 });
-  const driver = new CutDriver(SMALL);
-  for (const chunk of chunksOf(stream, random, 3000)) driver.push(chunk);
-  driver.seal();
-  const seen = new Set<string>();
-  const parts: Uint8Array[] = [];
-  for (const batch of driver.batches) {
-    const bytes = await encode(batch, seed % 2 === 0 ? Codec.None : Codec.Lz4, 1);
-    parts.push(naiveDecode(SMALL, bytes));
-    let pages = 0;
-    for (const entry of parseBatch(bytes).entries) {
-      for (let index = 0; index < entry.count; index++, pages++) {
-        const key = `${batch.epoch} ${entry.block} ${entry.firstPage + index}`;
-        expect(seen.has(key)).toBe(false);
-        seen.add(key);
-      }
+test.each(SEEDS)(
+  'RamCutter: what is cut, encoded and decoded is the stream, seed %i',
+  async (seed) => {
+    const random = createPrng(seed);
+    const target = { ...(seed % 2 === 0 ? TARGET : SMALL), hasFooter: seed % 3 !== 0 };
+    const stream = randomRamStream(random, target, { sections: 6, recordsMax: 400 });
+    const driver = new CutDriver(target, [1 << 20, 64 << 10, 8 << 10][seed % 3]);
+    const chunkBytes = [30, 5000, 200_000][integerBelow(random, 3)]!;
+    for (const chunk of chunksOf(stream, random, chunkBytes)) {
+      driver.push(chunk);
+      if (random() < 0.05) driver.seal();
     }
-    expect(pages).toBe(batch.sealed[Sealed.pages]);
-  }
-  expect(Buffer.compare(Buffer.concat(parts), stream)).toBe(0);
-});
+    const codec = [Codec.None, Codec.Lz4, Codec.Zstd][seed % 3]!;
+    const output = await carry(driver, target, codec, 1);
+    expect(Buffer.compare(output, stream)).toBe(0);
+  },
+);
+
+test.each(SEEDS)(
+  'RamCutter: no epoch has a page twice, and the naive decoder agrees, seed %i',
+  async (seed) => {
+    const random = createPrng(seed);
+    const stream = randomRamStream(random, SMALL, { sections: 5, recordsMax: 300, runChance: 0.5 });
+    const driver = new CutDriver(SMALL);
+    for (const chunk of chunksOf(stream, random, 3000)) driver.push(chunk);
+    driver.seal();
+    const seen = new Set<string>();
+    const parts: Uint8Array[] = [];
+    for (const batch of driver.batches) {
+      const bytes = await encode(batch, seed % 2 === 0 ? Codec.None : Codec.Lz4, 1);
+      parts.push(naiveDecode(SMALL, bytes));
+      let pages = 0;
+      for (const entry of parseBatch(bytes).entries) {
+        for (let index = 0; index < entry.count; index++, pages++) {
+          const key = `${batch.epoch} ${entry.block} ${entry.firstPage + index}`;
+          expect(seen.has(key)).toBe(false);
+          seen.add(key);
+        }
+      }
+      expect(pages).toBe(batch.sealed[Sealed.pages]);
+    }
+    expect(Buffer.compare(Buffer.concat(parts), stream)).toBe(0);
+  },
+);
 
 test('RamCutter merges pages that follow each other into runs, and says what it holds', () => {
   const cutter = openCutter(SMALL);
@@ -154,23 +160,26 @@ function foreign(flag: bigint, head: readonly number[]): Uint8Array {
   return Buffer.concat([be64(flag), blockId('a'), Uint8Array.from(head)]);
 }
 
-test.each(WRONG)('RamCutter cut() uses nothing of a record it cannot take: %s', (_, stop, record) => {
-  for (let cut = 0; cut < record.length; cut++) {
-    const cutter = openCutter(SMALL);
-    cutter.begin(newSlot(SMALL));
-    const head = record.slice(0, cut);
-    expect(cutter.cut(head, 0, head.length)).toBe(cut * 8 + CutStop.Input);
-    expect(cutter.isInsideRecord()).toBe(cut > 0);
-    const rest = Uint8Array.of(...record.subarray(cut), 1, 2, 3);
-    expect(cutter.cut(rest, 0, rest.length)).toBe(stop);
-    // A second try says the same: nothing was used up by the first.
-    expect(cutter.cut(rest, 0, rest.length)).toBe(stop);
-    expect(Buffer.compare(cutter.takeHeld(), head)).toBe(0);
-    expect(cutter.isInsideRecord()).toBe(false);
-    expect(cutter.takeHeld()).toHaveLength(0);
-    expect(cutter.batchEntries()).toBe(0);
-  }
-});
+test.each(WRONG)(
+  'RamCutter cut() uses nothing of a record it cannot take: %s',
+  (_, stop, record) => {
+    for (let cut = 0; cut < record.length; cut++) {
+      const cutter = openCutter(SMALL);
+      cutter.begin(newSlot(SMALL));
+      const head = record.slice(0, cut);
+      expect(cutter.cut(head, 0, head.length)).toBe(cut * 8 + CutStop.Input);
+      expect(cutter.isInsideRecord()).toBe(cut > 0);
+      const rest = Uint8Array.of(...record.subarray(cut), 1, 2, 3);
+      expect(cutter.cut(rest, 0, rest.length)).toBe(stop);
+      // A second try says the same: nothing was used up by the first.
+      expect(cutter.cut(rest, 0, rest.length)).toBe(stop);
+      expect(Buffer.compare(cutter.takeHeld(), head)).toBe(0);
+      expect(cutter.isInsideRecord()).toBe(false);
+      expect(cutter.takeHeld()).toHaveLength(0);
+      expect(cutter.batchEntries()).toBe(0);
+    }
+  },
+);
 
 test('RamCutter cut() reads only chunk[from, to)', () => {
   const record = new RamWriter(SMALL).record({ kind: 'zero', block: 0, page: 3 }).stream();

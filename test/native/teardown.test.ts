@@ -107,7 +107,8 @@ test.each([0, 1, 5, 20, 60])('a worker is terminated %i ms into its batches', as
 
 test('a worker ends by itself when its batches are done', async () => {
   const code = `${PRELUDE}
-    Promise.all(work(3)).then(() => require('node:worker_threads').parentPort.postMessage('done'));`;
+    const { parentPort } = require('node:worker_threads');
+    Promise.all(work(3)).then(() => parentPort.postMessage('done'));`;
   const worker = new Worker(code, { eval: true });
   const messages: unknown[] = [];
   worker.on('message', (message) => messages.push(message));
