@@ -3,7 +3,9 @@ import { cpus, release } from 'node:os';
 
 /* Chosen by us */
 
-/** A pair measured while other processes used more than this share of a processor is measured again. */
+/**
+ * A pair measured while other processes used more than this share of a processor is measured again.
+ */
 const FOREIGN_LOAD_MAX = 0.5;
 
 /** Minimum, median and maximum of a set of figures. */

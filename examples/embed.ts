@@ -5,7 +5,7 @@
  * QEMU, destination:  -incoming unix:/tmp/example-in
  */
 import { connect as connectUnix, createServer } from 'node:net';
-import { connect, createKeyFile, listen, readKeyFile } from 'pagelane';
+import { connect, createKeyFile, listen, readKeyFile } from '../src/index.ts';
 
 const KEY = '/tmp/example-key';
 

@@ -47,7 +47,8 @@ export function parsePathAddress(text: string): PathAddress {
 }
 
 /**
- * Reads where QEMU is: `-`, `unix:PATH`, `tcp:HOST:PORT`, or `null:` for nowhere: bytes are discarded, to measure.
+ * Reads where QEMU is: `-`, `unix:PATH`, `tcp:HOST:PORT`, or `null:` for nowhere: bytes are
+ * discarded, to measure.
  *
  * @throws {SyntaxError} If it is none of them.
  */

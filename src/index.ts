@@ -1,7 +1,8 @@
 /**
  * pagelane moves running virtual machines between hosts, over every network path there is.
  *
- * A session joins two hosts over 1 to 16 paths. A migration is a Duplex on it: at the source write QEMU's migration
+ * A session joins two hosts over 1 to 16 paths. A migration is a Duplex on it: at the source write
+ * QEMU's migration
  * stream into it and read the return path from it; at the destination the other way round.
  *
  * ```ts
@@ -53,8 +54,8 @@ export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { createKeyFile, readKeyFile } from './path/key-file.ts';
-export type { Security } from './path/secure.ts';
 export type { PathReport } from './path/path.ts';
+export type { Security } from './path/secure.ts';
 export type { ConnectOptions } from './session/connect.ts';
 export type { SessionEvent } from './session/events.ts';
 export type { ListenOptions } from './session/listener.ts';

@@ -13,7 +13,10 @@ export const CutStop = {
   PageAgain: 2,
   /** An EOS record was used: the body of the RAM section is over. */
   SectionEnd: 3,
-  /** The next record is not understood. Nothing of it was used; `takeHeld` has what earlier chunks held of it. */
+  /**
+   * The next record is not understood. Nothing of it was used; `takeHeld` has what earlier chunks
+   * held of it.
+   */
   Unknown: 4,
   /** The record names a block or a page that does not exist. */
   BadPage: 5,
@@ -100,7 +103,9 @@ export interface RamCutter {
    * @throws {RangeError} If a limit of docs/protocol.md section 8 is passed.
    */
   setBlocks(names: readonly string[], usedBytes: Float64Array): void;
-  /** Gives the slot for the next batch. The literals' limit is what the slot has behind its room. */
+  /**
+   * Gives the slot for the next batch. The literals' limit is what the slot has behind its room.
+   */
   begin(slot: Uint8Array): void;
   /**
    * Reads RAM records from `chunk[from, to)`.
@@ -108,9 +113,13 @@ export interface RamCutter {
    * @returns `used * 8 + stop`: bytes used, and why it stopped (`CutStop`).
    */
   cut(chunk: Uint8Array, from: number, to: number): number;
-  /** Notes in the map that the source began a RAM section. False if the batch must be sealed first. */
+  /**
+   * Notes in the map that the source began a RAM section. False if the batch must be sealed first.
+   */
   markSectionBegin(): boolean;
-  /** Notes in the map that the source ended a RAM section. False if the batch must be sealed first. */
+  /**
+   * Notes in the map that the source ended a RAM section. False if the batch must be sealed first.
+   */
   markSectionEnd(): boolean;
   /** Says whether a RAM section of the source is open where the next batch begins. */
   setInside(isInside: boolean): void;
@@ -171,7 +180,8 @@ export interface Native {
   /**
    * Completes a sealed batch: checksum, and literals compressed as a whole.
    *
-   * `slot[start, end)` is what `seal` left. With a codec, `out` (as large as `slot`) gets the batch at the
+   * `slot[start, end)` is what `seal` left. With a codec, `out` (as large as `slot`) gets the batch
+   * at the
    * same distance from its room; if that is not smaller, the batch stays uncompressed in `slot`.
    * Neither may be touched until the promise settles.
    *
@@ -194,7 +204,8 @@ export interface Native {
    */
   inspectBatch(blocks: BlockTable, batch: Uint8Array, decoded: Int32Array): void;
   /**
-   * Writes the batch as QEMU's RAM records, section marks included, behind DECODED_ROOM_BYTES of `output`.
+   * Writes the batch as QEMU's RAM records, section marks included, behind DECODED_ROOM_BYTES of
+   * `output`.
    *
    * @throws Rejects with `code` `ERR_BATCH_…`; then `output` holds nothing of use.
    */

@@ -5,7 +5,10 @@ import { expect, test } from 'vitest';
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 
-/** Rooms a room may import from; `root` is the files directly under src/. docs/contributing.md has the table. */
+/**
+ * Rooms a room may import from; `root` is the files directly under src/. docs/contributing.md has
+ * the table.
+ */
 const ALLOWED: Record<string, readonly string[]> = {
   frame: ['root'],
   page: ['root'],
@@ -111,7 +114,9 @@ test('pure files import no node: module and hold no timer', () => {
 });
 
 test('only index.ts re-exports, and nothing is exported by default', () => {
-  const reexports = sources.filter((file) => /^export (\*|\{[^}]*\}|type \{[^}]*\}) from/m.test(read(file)));
+  const reexports = sources.filter((file) =>
+    /^export (\*|\{[^}]*\}|type \{[^}]*\}) from/m.test(read(file)),
+  );
   expect(reexports).toEqual(['src/index.ts']);
   expect(sources.filter((file) => /^export default/m.test(read(file)))).toEqual([]);
 });
@@ -123,17 +128,23 @@ test('kernels know no Node header', () => {
   expect(wrong).toEqual([]);
 });
 
-test('files have at most 600 lines, lines at most 120 columns, functions at most 70 lines', () => {
+test('files have at most 600 lines, lines at most 100 columns, functions at most 70 lines', () => {
   const wrong = code.flatMap((file) => {
     const lines = read(file).split('\n');
     const found = lines.length > 600 ? [`${file} has ${lines.length} lines`] : [];
     for (const [index, line] of lines.entries()) {
-      if (line.length > 120) found.push(`${file}:${index + 1} has ${line.length} columns`);
+      if (line.length > columnsMax(line))
+        found.push(`${file}:${index + 1} has ${line.length} columns`);
     }
     return [...found, ...longFunctions(file, lines)];
   });
   expect(wrong).toEqual([]);
 });
+
+/** A message stays in one piece, so that it can be searched for. */
+function columnsMax(line: string): number {
+  return /['"`]/.test(line) && !/^\s*(\*|\/)/.test(line) ? 120 : 100;
+}
 
 function longFunctions(file: string, lines: readonly string[]): string[] {
   if (!file.startsWith('src') && !file.startsWith('native')) return [];

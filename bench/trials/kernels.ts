@@ -1,6 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 import Benchmark from 'benchmark';
-import { Codec, Encoded, native, SLOT_ROOM_BYTES, Sealed } from '../../src/native.ts';
+import { Codec, Encoded, native, Sealed, SLOT_ROOM_BYTES } from '../../src/native.ts';
 import { StreamBuilder } from '../../test/support/qemu-stream.ts';
 import type { Trial } from '../harness.ts';
 
@@ -46,7 +46,10 @@ function ramSection(): { stream: Uint8Array; bodyAt: number } {
 function structuredPage(page: number): Uint8Array {
   const words = new BigUint64Array(PAGE_BYTES / 8);
   for (let index = 0; index < words.length; index++) {
-    words[index] = index % 3 === 0 ? 0n : 0x7f00_0000_0000n + BigInt(((page * 7 + index) * 2654435761) % 65536) * 64n;
+    words[index] =
+      index % 3 === 0
+        ? 0n
+        : 0x7f00_0000_0000n + BigInt(((page * 7 + index) * 2654435761) % 65536) * 64n;
   }
   const bytes = new Uint8Array(words.buffer);
   randomFillSync(bytes, 0, 256);

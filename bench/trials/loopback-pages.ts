@@ -5,7 +5,14 @@ import { fileURLToPath } from 'node:url';
 import type { MigrationResult } from '../../src/index.ts';
 import { run, startProcess, waitUntil } from '../../test/support/lab/processes.ts';
 import { PAGELANE } from '../../test/support/pagelane.ts';
-import { alternate, type Comparison, formatSpread, ratios, spread, type Trial } from '../harness.ts';
+import {
+  alternate,
+  type Comparison,
+  formatSpread,
+  ratios,
+  spread,
+  type Trial,
+} from '../harness.ts';
 
 /* Chosen by us */
 const TIMEOUT_MS = 120_000;
@@ -14,7 +21,8 @@ const PAGE_SOURCE = fileURLToPath(new URL('./page-source.js', import.meta.url));
 /** Raw pages through both commands on loopback, beside iperf3. */
 export const loopbackPages: Trial = {
   name: 'loopback-pages',
-  question: 'How fast do raw pages go from QEMU’s socket through both ends, on loopback, beside iperf3?',
+  question:
+    'How fast do raw pages go from QEMU’s socket through both ends, on loopback, beside iperf3?',
   async run({ isSmoke, pairs }) {
     const mebibytes = isSmoke ? 64 : 4096;
     const lines: string[] = [];
@@ -49,7 +57,11 @@ async function throughPagelane(mebibytes: number, secrecy: string) {
   try {
     const key = join(folder, 'key');
     if (secrecy === '--key') await run([...PAGELANE, 'keygen', key]);
-    const words = [...(secrecy === '--key' ? ['--key', key] : ['--insecure']), '--output', 'ndjson'];
+    const words = [
+      ...(secrecy === '--key' ? ['--key', key] : ['--insecure']),
+      '--output',
+      'ndjson',
+    ];
     await using receiver = startProcess([
       ...[...PAGELANE, 'receive', '--listen', '127.0.0.1:0', '--qemu', 'null:'],
       ...words,

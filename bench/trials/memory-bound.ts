@@ -15,7 +15,9 @@ const BYTES_PER_SECOND = 1e6;
 const SENDER_MIB_MAX = 192;
 const RECEIVER_MIB_MAX = 192;
 
-/** Memory of both ends while the destination reads 1 MB/s and the source writes as fast as it can. */
+/**
+ * Memory of both ends while the destination reads 1 MB/s and the source writes as fast as it can.
+ */
 export const memoryBound: Trial = {
   name: 'memory-bound',
   question: 'How much memory do both ends take while the destination QEMU reads 1 MB/s?',

@@ -7,7 +7,8 @@ import { PagelaneMigration, type PagelaneOptions } from '../../test/support/page
 import type { Figures } from '../harness.ts';
 
 /*
- * One measured migration: fresh guests, one transport, figures read from QEMU's own events on both hosts.
+ * One measured migration: fresh guests, one transport, figures read from QEMU's own events on both
+ * hosts.
  */
 
 /* Chosen by us */
@@ -66,6 +67,7 @@ export function throughPagelane(
 
 async function wireBytes(network: LabNetwork): Promise<number> {
   let bytes = 0;
-  for (const index of network.paths.keys()) bytes += (await network.counters(index)).toDestinationBytes;
+  for (const index of network.paths.keys())
+    bytes += (await network.counters(index)).toDestinationBytes;
   return bytes;
 }

@@ -1,5 +1,6 @@
 /*
- * A stand-in for the source QEMU: writes a pre-copy stream of raw pages to a unix socket as fast as it is taken.
+ * A stand-in for the source QEMU: writes a pre-copy stream of raw pages to a unix socket as fast as
+ * it is taken.
  *
  *   node page-source.js SOCKET MEBIBYTES
  */

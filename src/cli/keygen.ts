@@ -3,8 +3,8 @@ import { UsageError } from './options.ts';
 
 const HELP = `Usage: pagelane keygen FILE
 
-Writes a new shared key to FILE, readable by its owner only. Copy it to the other host by a way that you
-trust; both ends name it with --key.
+Writes a new shared key to FILE, readable by its owner only. Copy it to the other host by a way
+that you trust; both ends name it with --key.
 `;
 
 /** \`pagelane keygen FILE\`. */

@@ -21,7 +21,8 @@ type Command = (args: readonly string[]) => number | Promise<number>;
 const COMMANDS: Readonly<Record<string, Command>> = { send, receive, keygen };
 
 async function main(args: readonly string[]): Promise<number> {
-  // A listener of ours keeps Node from opening its debugger on SIGUSR1, which would show guest memory.
+  // A listener of ours keeps Node from opening its debugger on SIGUSR1, which would show guest
+  // memory.
   process.on('SIGUSR1', () => {});
   const [name, ...rest] = args;
   if (name === '--version') {

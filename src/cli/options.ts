@@ -60,9 +60,22 @@ export const COMMON_FLAGS: Flags = {
     help: 'certificates instead of a key: ca-cert.pem, server-*.pem, client-*.pem',
   },
   insecure: { type: 'boolean', help: 'no encryption, no authentication' },
-  threads: { type: 'string', value: 'N', help: 'threads for page contents; default: all processors' },
+  threads: {
+    type: 'string',
+    value: 'N',
+    help: 'threads for page contents; default: all processors',
+  },
   window: { type: 'string', value: 'MIB', help: 'MiB this end accepts ahead; default 16' },
-  wait: { type: 'string', value: 'TIME', help: 'longest wait for the other side to come; default 10m' },
+  wait: {
+    type: 'string',
+    value: 'TIME',
+    help: 'longest wait for the other side to come; default 10m',
+  },
+  interval: {
+    type: 'string',
+    value: 'TIME',
+    help: 'time between progress reports; default 250ms on a terminal, 5s elsewhere',
+  },
   output: { type: 'string', value: 'text|json|ndjson', help: 'form of the result on stdout' },
   quiet: { type: 'boolean', help: 'no progress, only warnings and errors' },
   help: { type: 'boolean', help: 'this text' },
@@ -129,14 +142,19 @@ export interface CommonOptions {
   readonly waitMs: number;
   readonly output: 'text' | 'json' | 'ndjson';
   readonly isQuiet: boolean;
+  /** Time between progress reports, if asked for. */
+  readonly intervalMs: number | undefined;
 }
 
-/** @throws {UsageError} If a value is wrong; {PagelaneError} ERR_KEY_FILE if the key cannot be read. */
+/**
+ * @throws {UsageError} If a value is wrong; {PagelaneError} ERR_KEY_FILE if the key cannot be read.
+ */
 export function readCommon(values: Values): CommonOptions {
   const output = values.text('output') ?? 'text';
   if (output !== 'text' && output !== 'json' && output !== 'ndjson') {
     throw new UsageError(`--output: "${output}" is none of text, json, ndjson`);
   }
+  const interval = values.text('interval');
   const windowMib = readCount(values, 'window', 1, 1024);
   return {
     qemu: readFlag('qemu', values.text('qemu') ?? '-', parseQemuAddress),
@@ -146,6 +164,7 @@ export function readCommon(values: Values): CommonOptions {
     waitMs: readFlag('wait', values.text('wait') ?? '10m', parseDuration),
     output,
     isQuiet: values.is('quiet'),
+    intervalMs: interval === undefined ? undefined : readFlag('interval', interval, parseDuration),
   };
 }
 
@@ -184,7 +203,9 @@ export function readCodec(values: Values): CodecName {
 export function formatHelp(usage: string, examples: readonly string[], flags: Flags): string {
   const rows = Object.entries(flags).map(([name, flag]) => {
     const left = `  --${name}${flag.value === undefined ? '' : ` ${flag.value}`}`;
-    return left.length < 30 ? `${left.padEnd(30)} ${flag.help}` : `${left}\n${' '.repeat(31)}${flag.help}`;
+    return left.length < 30
+      ? `${left.padEnd(30)} ${flag.help}`
+      : `${left}\n${' '.repeat(31)}${flag.help}`;
   });
   const shown = examples.map((line) => `  ${line}`);
   return [

@@ -24,7 +24,11 @@ import { exitCodeOf, Reporter } from './report.ts';
 import { dataStream, formatListening, sessionOptions, warnInsecure } from './send.ts';
 
 const FLAGS: Flags = {
-  listen: { type: 'string', value: 'ADDR:PORT', help: 'where paths arrive; all of them on one port' },
+  listen: {
+    type: 'string',
+    value: 'ADDR:PORT',
+    help: 'where paths arrive; all of them on one port',
+  },
   ...COMMON_FLAGS,
 };
 

@@ -27,14 +27,22 @@ import {
 import { exitCodeOf, Reporter } from './report.ts';
 
 const FLAGS: Flags = {
-  to: { type: 'string', value: 'HOST:PORT', help: 'where "pagelane receive" listens: the first path' },
+  to: {
+    type: 'string',
+    value: 'HOST:PORT',
+    help: 'where "pagelane receive" listens: the first path',
+  },
   path: {
     type: 'string',
     multiple: true,
     value: '[LOCAL@]HOST:PORT',
     help: 'one path, from a local address if given; repeat for each; then only these are used',
   },
-  codec: { type: 'string', value: 'auto|none|lz4|zstd', help: 'compression; auto follows the links' },
+  codec: {
+    type: 'string',
+    value: 'auto|none|lz4|zstd',
+    help: 'compression; auto follows the links',
+  },
   name: { type: 'string', value: 'NAME', help: 'name of the virtual machine, for reports' },
   ...COMMON_FLAGS,
 };
@@ -62,7 +70,8 @@ export async function send(args: readonly string[]): Promise<number> {
   if (common.qemu.kind === 'null') throw new UsageError('--qemu null: is for receive only');
   const signal = interruptSignal(() => reporter.say('cancelling; interrupt again to force'));
 
-  const listener = common.qemu.kind === 'stdio' ? undefined : await QemuListener.listen(common.qemu);
+  const listener =
+    common.qemu.kind === 'stdio' ? undefined : await QemuListener.listen(common.qemu);
   try {
     const session = await connect({ ...sessionOptions(common), paths, signal });
     reporter.followEvents(session.events());
@@ -116,7 +125,8 @@ async function run(
 }
 
 /**
- * Keeps QEMU's channel open: a source QEMU whose channel closes before it has the destination's word starts
+ * Keeps QEMU's channel open: a source QEMU whose channel closes before it has the destination's
+ * word starts
  * the guest again, and there may be a second one at the destination.
  */
 async function hold(channel: QemuChannel, reporter: Reporter): Promise<void> {
@@ -154,6 +164,9 @@ export function warnInsecure(reporter: Reporter): void {
 }
 
 /** The address that a listener prints. */
-export function formatListening(listener: { readonly host: string; readonly port: number }): string {
+export function formatListening(listener: {
+  readonly host: string;
+  readonly port: number;
+}): string {
   return formatHostPort(listener.host, listener.port);
 }

@@ -5,7 +5,9 @@ import { HEADER_BYTES } from './limits.ts';
 export interface FrameSink {
   /** Gives the buffer that a payload of exactly `bytes` bytes, > 0, is gathered in. */
   allocate(bytes: number): Uint8Array;
-  /** Takes a frame. `header` is used again for the next one; the payload now belongs to the sink. */
+  /**
+   * Takes a frame. `header` is used again for the next one; the payload now belongs to the sink.
+   */
   onFrame(header: Readonly<FrameHeader>, payload: Uint8Array): void;
 }
 

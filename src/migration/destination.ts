@@ -1,6 +1,6 @@
 import { codeOf, type GuestPlace, messageOf, PagelaneError, ProtocolError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import { Codec, Decoded } from '../native.ts';
+import { type Codec, Decoded } from '../native.ts';
 import { BatchDecoder, DECODED_MAX, type DecodedBatch } from '../page/decode.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
@@ -8,8 +8,8 @@ import * as message from '../stream/message.ts';
 import type { BytesPlace } from '../stream/reader.ts';
 import { ReturnPathWatcher } from '../stream/return-path.ts';
 import { StreamWriter } from '../stream/writer.ts';
-import { MigrationStream, type StreamParts } from './stream.ts';
 import type { MigrationResult } from './progress.ts';
+import { MigrationStream, type StreamParts } from './stream.ts';
 
 /*
  * The destination's end of a migration
@@ -63,7 +63,8 @@ export class DestinationStream extends MigrationStream {
   }
 
   /**
-   * Connects to QEMU when the first bytes for it have arrived, not earlier: a QEMU that has accepted and gets no bytes
+   * Connects to QEMU when the first bytes for it have arrived, not earlier: a QEMU that has
+   * accepted and gets no bytes
    * stops answering its monitor.
    *
    * @returns `result`.
@@ -105,12 +106,15 @@ export class DestinationStream extends MigrationStream {
         this.#finishIfDone();
         return;
       default:
-        throw new ProtocolError('ERR_MESSAGE', `Source sent a message of kind ${kind}`, { sequence });
+        throw new ProtocolError('ERR_MESSAGE', `Source sent a message of kind ${kind}`, {
+          sequence,
+        });
     }
   }
 
   #takeLayout(payload: Uint8Array): void {
-    if (this.#writer.hasLayout) throw new ProtocolError('ERR_MESSAGE', 'Source named its blocks twice');
+    if (this.#writer.hasLayout)
+      throw new ProtocolError('ERR_MESSAGE', 'Source named its blocks twice');
     const layout = message.decodeBlocks(payload);
     this.#decoder = new BatchDecoder(layout);
     this.#writer.setLayout(layout);
@@ -169,7 +173,9 @@ export class DestinationStream extends MigrationStream {
     }
   }
 
-  /** True if there is somewhere to write to; opens QEMU's channel at the first call that needs it. */
+  /**
+   * True if there is somewhere to write to; opens QEMU's channel at the first call that needs it.
+   */
   #hasOutput(): boolean {
     if (this.channel !== undefined || this.#isPlain) return true;
     if (this.#items.length === 0 || this.#openChannel === undefined) return false;
@@ -202,7 +208,10 @@ export class DestinationStream extends MigrationStream {
     }
   }
 
-  #writeBytes(incoming: IncomingMessage, { data, place }: { data: Uint8Array; place: BytesPlace }): void {
+  #writeBytes(
+    incoming: IncomingMessage,
+    { data, place }: { data: Uint8Array; place: BytesPlace },
+  ): void {
     const before = this.#writer.beforeBytes(place);
     const endsMemory = place.isInsideBefore && !place.isInsideAfter;
     if (endsMemory || place.isVerbatim) this.tally.phase = 'switchover';
@@ -322,7 +331,9 @@ export class DestinationStream extends MigrationStream {
     return this.tally.phase === 'switchover' && this.#usesReturnPath ? 'unknown' : 'source';
   }
 
-  /** Ends without success: QEMU's channel is closed, so that it gives up, and the source is told. */
+  /**
+   * Ends without success: QEMU's channel is closed, so that it gives up, and the source is told.
+   */
   #fail(error: PagelaneError, guest: GuestPlace = this.#guestIfFailed()): void {
     if (this.isSettled) return;
     this.channel?.destroy();

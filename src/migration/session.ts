@@ -34,7 +34,10 @@ export class MigrationSession {
     return this.#session.id;
   }
 
-  /** Settles when the session is over: with what ended it, or undefined after a clean close. Never rejects. */
+  /**
+   * Settles when the session is over: with what ended it, or undefined after a clean close. Never
+   * rejects.
+   */
   get ended(): Promise<PagelaneError | undefined> {
     return this.#session.ended;
   }
@@ -108,7 +111,9 @@ export class MigrationSession {
         resolve(message);
       };
       this.#session.ended.then((error) =>
-        reject(error ?? new ProtocolError('ERR_MESSAGE', 'Session closed before a migration began')),
+        reject(
+          error ?? new ProtocolError('ERR_MESSAGE', 'Session closed before a migration began'),
+        ),
       );
     });
   }
@@ -160,9 +165,7 @@ export class MigrationListener {
  * @throws {PathError} ERR_PATH_… If no path could be opened.
  * @throws {RemoteError} If the listener refused, with its code.
  */
-export async function connect(
-  options: ConnectOptions & ThreadOptions,
-): Promise<MigrationSession> {
+export async function connect(options: ConnectOptions & ThreadOptions): Promise<MigrationSession> {
   const threads = setThreads(options.threads);
   return new MigrationSession(await connectSession(options), threads);
 }
@@ -172,9 +175,7 @@ export async function connect(
  *
  * @throws {PathError} ERR_PATH_LISTEN If the address cannot be listened on.
  */
-export async function listen(
-  options: ListenOptions & ThreadOptions,
-): Promise<MigrationListener> {
+export async function listen(options: ListenOptions & ThreadOptions): Promise<MigrationListener> {
   const threads = setThreads(options.threads);
   return new MigrationListener(await listenForSessions(options), threads);
 }

@@ -1,4 +1,4 @@
-import { codeOf, messageOf, PagelaneError, type GuestPlace } from '../errors.ts';
+import { codeOf, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import { BatchEncoder } from '../page/encode.ts';
@@ -22,7 +22,10 @@ import { MigrationStream, type StreamParts } from './stream.ts';
 
 /* Chosen by us */
 
-/** Encoded bytes that may wait for a path: what lies between QEMU and the wire beside the paths' own room. */
+/**
+ * Encoded bytes that may wait for a path: what lies between QEMU and the wire beside the paths' own
+ * room.
+ */
 const WAITING_BYTES_MAX = 1024 * 1024;
 
 /** Messages that may wait for their turn or for a codec thread. */
@@ -222,7 +225,13 @@ export class SourceStream extends MigrationStream {
       }
       if (startsEpoch) this.lane.beginEpoch();
       const { buffer, start, end } = encoded;
-      const sequence = this.lane.send({ buffer, start, end, isOrdered, ...(onAcked && { onAcked }) });
+      const sequence = this.lane.send({
+        buffer,
+        start,
+        end,
+        isOrdered,
+        ...(onAcked && { onAcked }),
+      });
       const kind = buffer[start];
       if (kind === message.MessageKind.Bytes || kind === message.MessageKind.Pages) {
         this.#digest.add(buffer, start, sequence);
@@ -277,7 +286,8 @@ export class SourceStream extends MigrationStream {
       return;
     }
     if (applied.digest !== this.#digest.value) {
-      const text = 'What the destination applied differs from what was sent: do not trust its memory';
+      const text =
+        'What the destination applied differs from what was sent: do not trust its memory';
       this.#fail(new PagelaneError('ERR_DIGEST', text), 'unknown');
       return;
     }
@@ -340,7 +350,8 @@ export class SourceStream extends MigrationStream {
     if (this.#returnPath.shutStatus === 0) return 'destination';
     if (this.#returnPath.shutStatus !== undefined) return 'source';
     if (this.tally.phase === 'postcopy') return 'destination';
-    // From the first device state on the destination may have all it needs to start the guest. Without a return
+    // From the first device state on the destination may have all it needs to start the guest.
+    // Without a return
     // path QEMU runs on at the source unless it has written, and closed, everything.
     const mayHaveStarted =
       this.#reader.isPastMemory && (this.#reader.hasReturnPath || this.#isEndQueued);
@@ -367,7 +378,8 @@ export class SourceStream extends MigrationStream {
   }
 
   /**
-   * Ends without success. QEMU's channel is closed, so that the source runs on, unless the destination may run: then
+   * Ends without success. QEMU's channel is closed, so that the source runs on, unless the
+   * destination may run: then
    * it stays open and the source stays stopped until whoever owns this stream has found out.
    */
   #fail(error: PagelaneError, guest: GuestPlace, outcome: 'failed' | 'cancelled' = 'failed'): void {

@@ -20,10 +20,12 @@ export interface StreamParts {
 }
 
 /**
- * One end of a migration, as a Duplex: at the source, write QEMU's stream and read its return path; at the
+ * One end of a migration, as a Duplex: at the source, write QEMU's stream and read its return path;
+ * at the
  * destination, read the stream and write the return path.
  *
- * `qemuSocket.pipe(stream).pipe(qemuSocket)` is a working migration; `relay(channel)` is the same without a copy
+ * `qemuSocket.pipe(stream).pipe(qemuSocket)` is a working migration; `relay(channel)` is the same
+ * without a copy
  * per chunk. `result` says how it ended, in any case.
  */
 export abstract class MigrationStream extends Duplex {
@@ -184,13 +186,15 @@ export abstract class MigrationStream extends Duplex {
       wireBytes: progress.wireBytes,
       pages: progress.pages,
       codecs: progress.codecs,
-      paths: this.session.pathReports().map((path): PathFacts => ({
-        local: path.local,
-        remote: path.remote,
-        wireBytes: this.wireBytesOf(path),
-        rttMs: path.rttMs,
-        isLost: path.state === 'lost',
-      })),
+      paths: this.session.pathReports().map(
+        (path): PathFacts => ({
+          local: path.local,
+          remote: path.remote,
+          wireBytes: this.wireBytesOf(path),
+          rttMs: path.rttMs,
+          isLost: path.state === 'lost',
+        }),
+      ),
       rounds: tally.round,
       cpuSeconds: tally.cpuSeconds,
       digest: {

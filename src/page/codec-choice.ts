@@ -33,7 +33,8 @@ const WORTHLESS_SHARE = 0.94;
 const SKIP_BATCHES_MAX = 16;
 
 /**
- * Chooses the codec of the next batch from who waits for whom: where encoded batches wait for paths, the network is
+ * Chooses the codec of the next batch from who waits for whom: where encoded batches wait for
+ * paths, the network is
  * the limit and a tighter codec pays; where paths wait for batches, the processor is.
  */
 export class CodecChoice {

@@ -8,7 +8,9 @@ import { SlotPool } from './slot-pool.ts';
 /** Usual room for a decoded batch; a larger one gets a buffer of its own. */
 const OUTPUT_BYTES = 768 * 1024;
 
-/** Decoded batches that may wait for QEMU at once. Bounds the receiver's memory beside its credit. */
+/**
+ * Decoded batches that may wait for QEMU at once. Bounds the receiver's memory beside its credit.
+ */
 export const DECODED_MAX = 8;
 
 /** A decoded batch: QEMU's records, `Decoded` says where. */
@@ -31,7 +33,8 @@ export class BatchDecoder {
   /**
    * Decodes one batch. `payload` must stay as it is until the promise settles.
    *
-   * @throws {ProtocolError} ERR_BATCH_… If anything in the batch is wrong; nothing of it is then used.
+   * @throws {ProtocolError} ERR_BATCH_… If anything in the batch is wrong; nothing of it is then
+   *   used.
    */
   async decode(payload: Uint8Array, sequence: number): Promise<DecodedBatch> {
     const decoded = new Int32Array(Decoded.count);
@@ -42,7 +45,7 @@ export class BatchDecoder {
       await native.decodeBatch(this.#blocks, payload, output, decoded);
       return { output, decoded };
     } catch (cause) {
-      throw new ProtocolError(codeOf(cause), `Cannot decode batch: ${messageOf(cause)}`, {
+      throw new ProtocolError(codeOf(cause), messageOf(cause), {
         sequence,
         cause,
       });

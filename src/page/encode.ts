@@ -1,4 +1,4 @@
-import { Codec, Encoded, native, SLOT_ROOM_BYTES, Sealed } from '../native.ts';
+import { Codec, Encoded, native, Sealed, SLOT_ROOM_BYTES } from '../native.ts';
 import { CodecChoice, type CodecName } from './codec-choice.ts';
 import { SlotPool } from './slot-pool.ts';
 
@@ -45,7 +45,9 @@ export class BatchEncoder {
   readonly #inWorkMax: number;
   #inWork = 0;
 
-  /** @param threads Worker threads of the addon; one more batch than that is kept ready for them. */
+  /**
+   * @param threads Worker threads of the addon; one more batch than that is kept ready for them.
+   */
   constructor({ codec, threads }: { codec: CodecName; threads: number }) {
     this.choice = new CodecChoice(codec);
     this.#inWorkMax = threads + 1;

@@ -5,7 +5,8 @@ import { formatQemuAddress, type QemuAddress } from '../address.ts';
 import { EndpointError, messageOf } from '../errors.ts';
 
 /*
- * Where QEMU's bytes come in and go out. Bytes are read into one buffer that is used again and again:
+ * Where QEMU's bytes come in and go out. Bytes are read into one buffer that is used again and
+ * again:
  * a chunk is valid until the reader says it is done with it.
  */
 
@@ -56,10 +57,10 @@ export class QemuChannel {
     const address = formatQemuAddress(where);
     if (where.kind === 'stdio') return QemuChannel.stdio();
     if (where.kind === 'null') return new QemuChannel(address, makeDiscarding);
-    const target = where.kind === 'unix' ? { path: where.path } : { host: where.host, port: where.port };
-    const channel = new QemuChannel(
-      address,
-      (take) => connect({ ...target, onread: reusedBuffer(take) }),
+    const target =
+      where.kind === 'unix' ? { path: where.path } : { host: where.host, port: where.port };
+    const channel = new QemuChannel(address, (take) =>
+      connect({ ...target, onread: reusedBuffer(take) }),
     );
     await connected(channel.#input, address, timeoutMs, signal);
     return channel;
@@ -86,15 +87,13 @@ export class QemuChannel {
 
   /** Takes over an accepted connection, to read it into a buffer of our own. */
   static adopt(accepted: Socket, address: string): QemuChannel {
-    // Node offers a reused read buffer only to sockets that it constructs with one; a socket that a server
+    // Node offers a reused read buffer only to sockets that it constructs with one; a socket that a
+    // server
     // accepted hands over its handle. Tried on Node 20 and 22.
     const holder = accepted as unknown as { _handle: unknown };
     const handle = holder._handle;
     holder._handle = null;
-    return new QemuChannel(
-      address,
-      (take) => new Socket(withOnread({ handle }, take)),
-    );
+    return new QemuChannel(address, (take) => new Socket(withOnread({ handle }, take)));
   }
 
   /** Begins to read. Call once. */
@@ -107,7 +106,10 @@ export class QemuChannel {
     this.#input.read(0);
   }
 
-  /** Writes bytes, which must stay as they are until `done`; `done` also comes when the channel breaks. */
+  /**
+   * Writes bytes, which must stay as they are until `done`; `done` also comes when the channel
+   * breaks.
+   */
   write(bytes: Uint8Array, done: () => void): void {
     this.#output.write(bytes, done);
   }
@@ -164,7 +166,10 @@ export class QemuChannel {
 /** Waits for QEMU to connect to a socket of ours. */
 export class QemuListener {
   readonly address: string;
-  /** Called for each connection after the first: the channels of multifd or preempt, which are not taken. */
+  /**
+   * Called for each connection after the first: the channels of multifd or preempt, which are not
+   * taken.
+   */
   onExtraConnection: (() => void) | undefined;
   readonly #server: Server;
   readonly #first: Promise<QemuChannel>;
@@ -201,7 +206,8 @@ export class QemuListener {
     const listener = new QemuListener(server, address);
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause) => reject(listenError(address, cause)));
-      const target = where.kind === 'unix' ? { path: where.path } : { host: where.host, port: where.port };
+      const target =
+        where.kind === 'unix' ? { path: where.path } : { host: where.host, port: where.port };
       server.listen(target, resolve);
     });
     if (where.kind === 'unix') chmodSync(where.path, 0o600);
@@ -213,7 +219,13 @@ export class QemuListener {
    *
    * @throws {EndpointError} ERR_QEMU_TIMEOUT If QEMU has not connected within `timeoutMs`.
    */
-  async accept({ timeoutMs, signal }: { timeoutMs: number; signal?: AbortSignal }): Promise<QemuChannel> {
+  async accept({
+    timeoutMs,
+    signal,
+  }: {
+    timeoutMs: number;
+    signal?: AbortSignal;
+  }): Promise<QemuChannel> {
     const late = new EndpointError(
       'ERR_QEMU_TIMEOUT',
       `QEMU did not connect to ${this.address} within ${timeoutMs} ms`,

@@ -50,7 +50,10 @@ export const RamFlag = {
   MultifdFlush: 0x200,
 } as const;
 
-/** Chunks of a dirty-bitmap section. Source: QEMU migration/block-dirty-bitmap.c, DIRTY_BITMAP_MIG_FLAG_*. */
+/**
+ * Chunks of a dirty-bitmap section. Source: QEMU migration/block-dirty-bitmap.c,
+ * DIRTY_BITMAP_MIG_FLAG_*.
+ */
 export const BitmapFlag = {
   Eos: 0x01,
   Zeroes: 0x02,

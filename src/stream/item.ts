@@ -210,11 +210,7 @@ export function readRamStart(bytes: Uint8Array, form: ListForm): RamBlock[] {
   return blocks;
 }
 
-function walkBlocks(
-  bytes: Uint8Array,
-  form: ListForm,
-  visit: (block: RamBlock) => void,
-): number {
+function walkBlocks(bytes: Uint8Array, form: ListForm, visit: (block: RamBlock) => void): number {
   if (bytes.length < 8) return NEED_MORE;
   const view = viewOf(bytes);
   const header = view.getBigUint64(0);
@@ -241,7 +237,8 @@ function walkBlocks(
 }
 
 /**
- * Tells a page size from what else may follow a block: a name (its first byte is not zero) or the next
+ * Tells a page size from what else may follow a block: a name (its first byte is not zero) or the
+ * next
  * record's header (less than the smallest page).
  */
 function isPageSize(value: bigint): boolean {

@@ -161,12 +161,13 @@ export function decodeBytes(payload: Uint8Array): { data: Uint8Array; place: Byt
   require(payload.length >= BYTES_HEADER_BYTES, 'bytes message is too short');
   const view = viewOf(payload);
   const dataBytes = view.getUint32(4, true);
-  require(
-    dataBytes <= BYTES_DATA_MAX && payload.length === BYTES_HEADER_BYTES + dataBytes,
-    'bytes message has a wrong length',
-  );
+  require(dataBytes <= BYTES_DATA_MAX &&
+    payload.length === BYTES_HEADER_BYTES + dataBytes, 'bytes message has a wrong length');
   if (view.getBigUint64(BYTES_CHECKSUM_AT, true) !== bytesChecksum(payload)) {
-    throw new ProtocolError('ERR_MESSAGE_CHECKSUM', 'Bytes of the stream differ from what was sent');
+    throw new ProtocolError(
+      'ERR_MESSAGE_CHECKSUM',
+      'Bytes of the stream differ from what was sent',
+    );
   }
   const flags = view.getUint8(1);
   const place = {
@@ -223,7 +224,8 @@ export function decodeApplied(payload: Uint8Array): AppliedMessage {
 /**
  * Sum over messages of what they carried, whatever their order.
  *
- * Both ends keep one; equal sums say that the same messages with the same contents were sent and applied.
+ * Both ends keep one; equal sums say that the same messages with the same contents were sent and
+ * applied.
  */
 export class Digest {
   #sum = 0n;

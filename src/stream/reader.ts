@@ -17,13 +17,15 @@ import * as item from './item.ts';
  * From QEMU's bytes to pages and opaque bytes
  *
  *   header       magic, version                                  opaque
- *   configuration, its subsections                               opaque, read for page size and capabilities
+ *   configuration, its subsections                               opaque, read for page size and
+ *   capabilities
  *   items        commands, sections of what we know              opaque, in place
  *   RAM PART     its records                                     cut into page batches by the addon
  *   RAM END      the last pages of a pre-copy                    batches between two opaque runs
  *   tail         device state, EOF, description                  opaque to the end
  *
- * Whatever is not understood turns the rest of the stream into opaque bytes ("verbatim"). Nothing is lost by it but speed.
+ * Whatever is not understood turns the rest of the stream into opaque bytes ("verbatim"). Nothing
+ * is lost by it but speed.
  */
 
 /** Where opaque bytes belong in the stream. */
@@ -44,7 +46,9 @@ export interface StreamSink {
   takeSlot(): Uint8Array | undefined;
   /** The RAM blocks; once, before the first pages. */
   layout(layout: RamLayout): void;
-  /** Opaque bytes, valid during the call. They follow all earlier pages and precede all later ones. */
+  /**
+   * Opaque bytes, valid during the call. They follow all earlier pages and precede all later ones.
+   */
   bytes(data: Uint8Array, place: BytesPlace): void;
   /** A sealed batch (`Sealed` says where in the slot). The slot is the sink's now. */
   pages(slot: Uint8Array, sealed: Int32Array): void;
@@ -52,7 +56,15 @@ export interface StreamSink {
   epoch(): void;
 }
 
-type State = 'header' | 'configuration' | 'items' | 'ramStart' | 'ramBody' | 'ramFooter' | 'bitmap' | 'opaque';
+type State =
+  | 'header'
+  | 'configuration'
+  | 'items'
+  | 'ramStart'
+  | 'ramBody'
+  | 'ramFooter'
+  | 'bitmap'
+  | 'opaque';
 
 /* Chosen by us */
 
@@ -124,7 +136,8 @@ export class StreamReader {
   /**
    * Reads `chunk` from `from` on.
    *
-   * @returns Where it stopped: `chunk.length`, or less when the sink had no slot; call again with the rest.
+   * @returns Where it stopped: `chunk.length`, or less when the sink had no slot; call again with
+   *   the rest.
    * @throws {StreamError} ERR_STREAM_MAGIC, ERR_STREAM_VERSION, ERR_STREAM_PAGE, ERR_STREAM_FOOTER
    *   If the bytes are no migration stream.
    */
@@ -301,7 +314,8 @@ export class StreamReader {
     this.#putOpaque(bytes);
     if (type === SectionType.Command) this.#noteCommand(bytes);
     else if (type === SectionType.Footer) this.#hasFooter = true;
-    else if (type === SectionType.Start || type === SectionType.Full) this.#beginSection(bytes, section);
+    else if (type === SectionType.Start || type === SectionType.Full)
+      this.#beginSection(bytes, section);
     else this.#state = 'bitmap';
     return true;
   }
@@ -451,7 +465,9 @@ export class StreamReader {
     this.#sink.pages(slot, this.#sealed);
   }
 
-  /** Carries the rest of the stream as bytes, beginning with `bytes` (held ones and the chunk's). */
+  /**
+   * Carries the rest of the stream as bytes, beginning with `bytes` (held ones and the chunk's).
+   */
   #goVerbatim(bytes: Uint8Array, chunk: Uint8Array, reason: string): number {
     this.#held = EMPTY;
     this.#flushOpaque();

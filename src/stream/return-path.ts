@@ -1,5 +1,6 @@
 /*
- * The return path: what the destination QEMU tells the source QEMU. `u16 type, u16 length, payload`.
+ * The return path: what the destination QEMU tells the source QEMU. `u16 type, u16 length,
+ * payload`.
  * Source: QEMU migration/migration.c, enum mig_rp_message_type.
  */
 
@@ -18,7 +19,10 @@ export class ReturnPathWatcher {
   #shutStatus: number | undefined;
   #messages = 0;
 
-  /** What the destination said last: 0 it has everything and the guest is its own; other values: it failed. */
+  /**
+   * What the destination said last: 0 it has everything and the guest is its own; other values: it
+   * failed.
+   */
   get shutStatus(): number | undefined {
     return this.#shutStatus;
   }
@@ -36,7 +40,8 @@ export class ReturnPathWatcher {
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       const type = view.getUint16(0);
       const payloadBytes = view.getUint16(2);
-      // A received-pages bitmap follows its message without being counted: post-copy recovery, not followed here.
+      // A received-pages bitmap follows its message without being counted: post-copy recovery, not
+      // followed here.
       if (type === ReturnType.RecvBitmap || payloadBytes > PAYLOAD_BYTES_MAX) {
         this.#isLost = true;
         return;

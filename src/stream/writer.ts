@@ -1,4 +1,4 @@
-import { Decoded, DECODED_ROOM_BYTES } from '../native.ts';
+import { DECODED_ROOM_BYTES, Decoded } from '../native.ts';
 import type { RamLayout } from '../page/block.ts';
 import { EOS_BYTES, FOOTER_BYTES, PART_HEADER_BYTES, RamFlag, SectionType } from './format.ts';
 import type { BytesPlace } from './reader.ts';
@@ -6,9 +6,11 @@ import type { BytesPlace } from './reader.ts';
 /*
  * From decoded batches and opaque bytes to a stream that QEMU accepts
  *
- * A batch is decoded as if the stream stood where it stood at the source. Where batches come in another
+ * A batch is decoded as if the stream stood where it stood at the source. Where batches come in
+ * another
  * order, the writer mends the joint: it opens or closes a RAM section in front of the batch, and
- * names the block of the batch's first record. In the source's order there is nothing to mend, and the
+ * names the block of the batch's first record. In the source's order there is nothing to mend, and
+ * the
  * output is the source's stream, byte for byte.
  */
 export class StreamWriter {
@@ -81,7 +83,9 @@ export class StreamWriter {
   /** Bytes that open a RAM section, or close the one that is open. */
   #border(opens: boolean): Uint8Array {
     const { sectionId, hasFooter } = this.#layout!;
-    const bytes = new Uint8Array(opens ? PART_HEADER_BYTES : EOS_BYTES + (hasFooter ? FOOTER_BYTES : 0));
+    const bytes = new Uint8Array(
+      opens ? PART_HEADER_BYTES : EOS_BYTES + (hasFooter ? FOOTER_BYTES : 0),
+    );
     const view = new DataView(bytes.buffer);
     if (opens) {
       view.setUint8(0, SectionType.Part);
@@ -122,7 +126,8 @@ export class StreamWriter {
 }
 
 /**
- * Turns the first page record from CONTINUE to named: moves what is in front of it, and its header, to
+ * Turns the first page record from CONTINUE to named: moves what is in front of it, and its header,
+ * to
  * the left and puts the name in the gap.
  *
  * @returns The new start.

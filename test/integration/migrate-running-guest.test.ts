@@ -13,21 +13,25 @@ const CASES = [
 ] as const;
 
 describe('a running guest moves and checks its own memory', () => {
-  test.each(CASES)('by $qemu, return path $hasReturnPath, paths $pathCount', async (each) => {
-    await using network = await createPaths({ count: 2, rateMbit: [1000] });
-    const { source } = await migrateRunning(
-      { network, qemu: each.qemu, pathCount: each.pathCount },
-      {
-        settings: { capabilities: { 'return-path': each.hasReturnPath } },
-        guest: { qemu: newestQemu() },
-      },
-    );
-    expect(source.paths.length).toBe(each.pathCount);
-    for (const path of source.paths) expect(path.wireBytes).toBeGreaterThan(0);
-    expect(source.fallbacks.some((text) => text.includes('no return path'))).toBe(
-      !each.hasReturnPath,
-    );
-  }, 180_000);
+  test.each(CASES)(
+    'by $qemu, return path $hasReturnPath, paths $pathCount',
+    async (each) => {
+      await using network = await createPaths({ count: 2, rateMbit: [1000] });
+      const { source } = await migrateRunning(
+        { network, qemu: each.qemu, pathCount: each.pathCount },
+        {
+          settings: { capabilities: { 'return-path': each.hasReturnPath } },
+          guest: { qemu: newestQemu() },
+        },
+      );
+      expect(source.paths.length).toBe(each.pathCount);
+      for (const path of source.paths) expect(path.wireBytes).toBeGreaterThan(0);
+      expect(source.fallbacks.some((text) => text.includes('no return path'))).toBe(
+        !each.hasReturnPath,
+      );
+    },
+    180_000,
+  );
 
   test('over three connections on loopback, without encryption', async () => {
     const { source } = await migrateRunning({ pathCount: 3, security: 'insecure' });

@@ -9,7 +9,12 @@ import { startPair } from './support.ts';
 const QEMUS = [...new Set([olderQemu(), newestQemu()])].filter((qemu) => qemu !== undefined);
 const CASES = QEMUS.flatMap((qemu) =>
   (['unix', 'exec'] as const).flatMap((transport) =>
-    [true, false].map((hasReturnPath) => ({ qemu, version: qemu.version, transport, hasReturnPath })),
+    [true, false].map((hasReturnPath) => ({
+      qemu,
+      version: qemu.version,
+      transport,
+      hasReturnPath,
+    })),
   ),
 );
 

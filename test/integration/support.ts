@@ -1,7 +1,7 @@
 import { expect } from 'vitest';
 import { type Guest, type GuestOptions, startGuest, type Workload } from '../support/lab/guest.ts';
 import type { MigrationSettings, Pair } from '../support/lab/migrate.ts';
-import { type PagelaneOptions, PagelaneMigration } from '../support/pagelane.ts';
+import { PagelaneMigration, type PagelaneOptions } from '../support/pagelane.ts';
 
 /* Chosen by us */
 const BOOT_TIMEOUT_MS = 60_000;

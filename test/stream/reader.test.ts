@@ -20,18 +20,21 @@ test.each(SEEDS)('in the order of the stream the output is the input, seed %i', 
   expect(Buffer.compare(output, input)).toBe(0);
 });
 
-test.each(SEEDS)('in any order that keeps epochs QEMU loads the same memory, seed %i', async (seed) => {
-  const random = createPrng(seed);
-  const hasFooter = seed % 4 !== 0;
-  const input = randomStream(random, { hasFooter });
-  const { found, layout } = readAll([input], { literalBytes: 4 * PAGE_BYTES });
-  const output = await writeAll(found, layout, shuffledInEpochs(found, random));
-  const expected = loadStream(input, { hasFooter });
-  const loaded = loadStream(output, { hasFooter });
-  expect(loaded.pages).toEqual(expected.pages);
-  expect(loaded.commands).toEqual(expected.commands);
-  expect(Buffer.compare(loaded.tail, expected.tail)).toBe(0);
-});
+test.each(SEEDS)(
+  'in any order that keeps epochs QEMU loads the same memory, seed %i',
+  async (seed) => {
+    const random = createPrng(seed);
+    const hasFooter = seed % 4 !== 0;
+    const input = randomStream(random, { hasFooter });
+    const { found, layout } = readAll([input], { literalBytes: 4 * PAGE_BYTES });
+    const output = await writeAll(found, layout, shuffledInEpochs(found, random));
+    const expected = loadStream(input, { hasFooter });
+    const loaded = loadStream(output, { hasFooter });
+    expect(loaded.pages).toEqual(expected.pages);
+    expect(loaded.commands).toEqual(expected.commands);
+    expect(Buffer.compare(loaded.tail, expected.tail)).toBe(0);
+  },
+);
 
 test('order that breaks epochs is noticed by the check above', async () => {
   const random = createPrng(7);
@@ -53,7 +56,10 @@ test('every cut of a small stream into two chunks gives the same', async () => {
   builder.header().subsection('configuration/uuid', new Uint8Array(16)).command(1).ramStart();
   builder.partBegin().page(0, 0, { kind: 'page', bytes: new Uint8Array(PAGE_BYTES).fill(3) });
   builder.page(0, 2, { kind: 'zero' }).partEnd();
-  builder.partBegin(3).page(0, 2, { kind: 'xbzrle', bytes: Uint8Array.of(1, 2, 3) }).partEnd();
+  builder
+    .partBegin(3)
+    .page(0, 2, { kind: 'xbzrle', bytes: Uint8Array.of(1, 2, 3) })
+    .partEnd();
   const input = builder.tail(Uint8Array.of(1, 2, 3)).bytes();
   for (let cut = 0; cut <= input.length; cut++) {
     const { found, layout } = readAll([input.slice(0, cut), input.slice(cut)]);
@@ -92,7 +98,11 @@ test('an unknown section makes the rest verbatim, and QEMU still knows its block
   const head = Buffer.concat([output.slice(0, output.length - tail.length), end]);
   const loaded = loadStream(new Uint8Array(head));
   expect(loaded.pages.get('rom:0')!.length).toBe(2);
-  const inOrder = await writeAll(found, layout, found.map((_, index) => index));
+  const inOrder = await writeAll(
+    found,
+    layout,
+    found.map((_, index) => index),
+  );
   expect(Buffer.compare(inOrder, input)).toBe(0);
 });
 
@@ -109,7 +119,11 @@ test.each([
   builder.command(command, [0, 0, 0, 1]).raw([1, 2, 3]);
   const { found, layout, reader } = readAll([builder.bytes()]);
   expect(reader.fallback).toBe('post-copy');
-  const output = await writeAll(found, layout, found.map((__, index) => index));
+  const output = await writeAll(
+    found,
+    layout,
+    found.map((__, index) => index),
+  );
   expect(Buffer.compare(output, builder.bytes())).toBe(0);
 });
 
@@ -128,7 +142,11 @@ test('page sizes, addresses, early device state and dirty bitmaps are followed',
   const { found, layout, reader } = readAll([builder.bytes()]);
   expect(reader.fallback).toBeUndefined();
   expect(layout!.blocks.map((block) => block.name)).toEqual(['pc.ram', 'rom']);
-  const output = await writeAll(found, layout, found.map((_, index) => index));
+  const output = await writeAll(
+    found,
+    layout,
+    found.map((_, index) => index),
+  );
   expect(Buffer.compare(output, builder.bytes())).toBe(0);
 });
 
@@ -161,9 +179,9 @@ test('a recovered post-copy, which has no header, is carried verbatim', () => {
   const builder = new StreamBuilder({ blocks: BLOCKS }).command(10, Buffer.from('\x06pc.ram'));
   const { reader, found } = readAll([builder.bytes().slice(0, 1), builder.bytes().slice(1)]);
   expect(reader.fallback).toBe('post-copy');
-  expect(Buffer.concat(found.map((item) => (item.kind === 'bytes' ? item.data : new Uint8Array())))).toEqual(
-    Buffer.from(builder.bytes()),
-  );
+  expect(
+    Buffer.concat(found.map((item) => (item.kind === 'bytes' ? item.data : new Uint8Array()))),
+  ).toEqual(Buffer.from(builder.bytes()));
 });
 
 test('a stream that stops before the end of RAM is truncated', () => {

@@ -85,9 +85,7 @@ export async function writeAll(
 export function shuffledInEpochs(found: readonly Found[], random: () => number): number[] {
   const indexes = found.map((_, index) => index);
   const keys = found.map(() => random());
-  return indexes.sort(
-    (a, b) => found[a]!.epoch - found[b]!.epoch || keys[a]! - keys[b]!,
-  );
+  return indexes.sort((a, b) => found[a]!.epoch - found[b]!.epoch || keys[a]! - keys[b]!);
 }
 
 export { DECODED_ROOM_BYTES, Decoded, native, Sealed };

@@ -24,9 +24,9 @@ const MIGRATION_TIMEOUT_MS = 180_000;
 
 /** How pagelane is put between two QEMUs. */
 export interface PagelaneOptions {
-  /** Namespaces and paths; loopback if absent. */
+  /** Namespaces and paths; loopback, from addresses of its own for each path, if absent. */
   readonly network?: LabNetwork;
-  /** Paths used, the network's first ones; on loopback, connections. @default all, or 1 */
+  /** Paths used, the network's first ones; on loopback, addresses. @default all, or 1 */
   readonly pathCount?: number;
   /** @default key */
   readonly security?: 'key' | 'insecure';
@@ -58,7 +58,10 @@ export class PagelaneMigration implements AsyncDisposable {
     return this.#processes[0]!;
   }
 
-  /** Starts both commands and makes the destination QEMU wait; returns where the source must migrate to. */
+  /**
+   * Starts both commands and makes the destination QEMU wait; returns where the source must migrate
+   * to.
+   */
   async prepare({ destination }: { readonly destination: Guest }): Promise<string> {
     await this.#makeKey();
     return this.#options.qemu === 'exec'

@@ -1,5 +1,6 @@
 /*
- * A naive QEMU: writes migration streams as QEMU does, and loads them as QEMU does, with every check that QEMU makes.
+ * A naive QEMU: writes migration streams as QEMU does, and loads them as QEMU does, with every
+ * check that QEMU makes.
  * Knows nothing of the code under test.
  */
 
