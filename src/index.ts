@@ -2,15 +2,18 @@
  * pagelane moves running virtual machines between hosts, over every network path there is.
  *
  * A session joins two hosts over 1 to 16 paths. A migration is a Duplex on it: at the source write
- * QEMU's migration
- * stream into it and read the return path from it; at the destination the other way round.
+ * QEMU's migration stream into it and read the return path from it; at the destination the other
+ * way round.
  *
  * ```ts
  * const session = await connect({ paths: [{ host, port }], security });
  * const migration = session.openMigration();
- * qemuSocket.pipe(migration).pipe(qemuSocket);
+ * await pipeline(qemuSocket, migration, qemuSocket).catch(() => {});
  * console.log((await migration.result).outcome);
  * ```
+ *
+ * A migration that fails is an error of its stream; with `pipeline` QEMU's socket is then closed,
+ * and the guest runs on at the source.
  */
 export {
   formatHostPort,

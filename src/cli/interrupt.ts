@@ -1,12 +1,20 @@
+/** What to do about SIGINT and SIGTERM. */
+export interface InterruptOptions {
+  /** Hears of the first one. */
+  readonly onFirst: () => void;
+  /** Exit code if a second one ends the process on the spot: it says where the guest is then. */
+  readonly forcedExitCode: () => number;
+}
+
 /**
  * Turns the first SIGINT or SIGTERM into an abort, and a second one into the end of the process.
  */
-export function interruptSignal(onFirst: () => void): AbortSignal {
+export function interruptSignal({ onFirst, forcedExitCode }: InterruptOptions): AbortSignal {
   const controller = new AbortController();
   let count = 0;
   const interrupt = (): void => {
     count++;
-    if (count > 1) process.exit(130);
+    if (count > 1) process.exit(forcedExitCode());
     onFirst();
     controller.abort(new DOMException('interrupted', 'AbortError'));
   };

@@ -1,5 +1,6 @@
 import { createKeyFile } from '../index.ts';
 import { UsageError } from './options.ts';
+import { print } from './report.ts';
 
 const HELP = `Usage: pagelane keygen FILE
 
@@ -10,7 +11,7 @@ that you trust; both ends name it with --key.
 /** \`pagelane keygen FILE\`. */
 export function keygen(args: readonly string[]): number {
   if (args.includes('--help')) {
-    process.stdout.write(HELP);
+    print(HELP);
     return 0;
   }
   const [path, ...rest] = args;

@@ -4,6 +4,7 @@ import { codeOf, messageOf } from '../index.ts';
 import { keygen } from './keygen.ts';
 import { UsageError } from './options.ts';
 import { receive } from './receive.ts';
+import { print } from './report.ts';
 import { send } from './send.ts';
 
 const HELP = `pagelane moves a running virtual machine over every network path there is.
@@ -28,11 +29,11 @@ async function main(args: readonly string[]): Promise<number> {
   if (name === '--version') {
     const file = new URL('../../package.json', import.meta.url);
     const { version } = JSON.parse(readFileSync(file, 'utf8')) as { version: string };
-    process.stdout.write(`${version}\n`);
+    print(`${version}\n`);
     return 0;
   }
   if (name === undefined || name === '--help' || name === 'help') {
-    process.stdout.write(HELP);
+    print(HELP);
     return name === undefined ? 2 : 0;
   }
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
@@ -45,14 +46,8 @@ function explain(error: unknown): number {
     process.stderr.write(`pagelane: ${error.message}; see "pagelane --help"\n`);
     return 2;
   }
-  if (error instanceof Error && error.name === 'AbortError') {
-    process.stderr.write('pagelane: interrupted; the guest is at the source\n');
-    return 130;
-  }
-  // Nothing of the guest has left before a migration runs, and what fails after that has a result.
-  process.stderr.write(
-    `pagelane: ${codeOf(error)}: ${messageOf(error)}\n  guest: at the source, where it runs on\n`,
-  );
+  // What fails in send and receive is told there, with the place of the guest.
+  process.stderr.write(`pagelane: ${codeOf(error)}: ${messageOf(error)}\n`);
   return 1;
 }
 

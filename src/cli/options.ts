@@ -8,6 +8,12 @@ import {
   type Security,
 } from '../index.ts';
 
+/* Chosen by us */
+const WAIT_MS = 10 * 60_000;
+
+/** Node's timers take no more: a longer one would end at once. */
+const TIME_MS_MAX: number = 2 ** 31 - 1;
+
 /** A mistake on the command line: exit code 2. */
 export class UsageError extends Error {}
 
@@ -119,7 +125,7 @@ function fromEnvironment(
     const text = environment[`PAGELANE_${name.toUpperCase().replaceAll('-', '_')}`];
     if (text === undefined || text === '') continue;
     if (flag.type === 'boolean') values[name] = text !== '0' && text !== 'false';
-    else values[name] = flag.multiple ? text.split(/\s+/) : text;
+    else values[name] = flag.multiple ? text.trim().split(/\s+/) : text;
   }
   return values;
 }
@@ -133,10 +139,9 @@ export function readFlag<T>(name: string, text: string, read: (text: string) => 
   }
 }
 
-/** What COMMON_FLAGS say. */
+/** What COMMON_FLAGS say, but for the key: see `readSecurity`. */
 export interface CommonOptions {
   readonly qemu: QemuAddress;
-  readonly security: Security;
   readonly threads: number | undefined;
   readonly windowBytes: number | undefined;
   readonly waitMs: number;
@@ -147,39 +152,57 @@ export interface CommonOptions {
 }
 
 /**
- * @throws {UsageError} If a value is wrong; {PagelaneError} ERR_KEY_FILE if the key cannot be read.
+ * @throws {UsageError} If a value is wrong, or no choice of security is made.
  */
 export function readCommon(values: Values): CommonOptions {
   const output = values.text('output') ?? 'text';
   if (output !== 'text' && output !== 'json' && output !== 'ndjson') {
     throw new UsageError(`--output: "${output}" is none of text, json, ndjson`);
   }
-  const interval = values.text('interval');
-  const windowMib = readCount(values, 'window', 1, 1024);
-  return {
-    qemu: readFlag('qemu', values.text('qemu') ?? '-', parseQemuAddress),
-    security: readSecurity(values),
-    threads: readCount(values, 'threads', 1, 256),
-    windowBytes: windowMib === undefined ? undefined : windowMib * 1024 * 1024,
-    waitMs: readFlag('wait', values.text('wait') ?? '10m', parseDuration),
-    output,
-    isQuiet: values.is('quiet'),
-    intervalMs: interval === undefined ? undefined : readFlag('interval', interval, parseDuration),
-  };
-}
-
-function readSecurity(values: Values): Security {
-  const key = values.text('key');
-  const directory = values.text('tls-dir');
-  const given = [key !== undefined, directory !== undefined, values.is('insecure')];
-  if (given.filter(Boolean).length !== 1) {
+  if (securityFlags(values).length !== 1) {
     throw new UsageError(
       'give one of --key FILE (make one with "pagelane keygen FILE"), --tls-dir DIR, --insecure',
     );
   }
+  const windowMib = readCount(values, 'window', 1, 1024);
+  return {
+    qemu: readFlag('qemu', values.text('qemu') ?? '-', parseQemuAddress),
+    threads: readCount(values, 'threads', 1, 256),
+    windowBytes: windowMib === undefined ? undefined : windowMib * 1024 * 1024,
+    waitMs: readTime(values, 'wait') ?? WAIT_MS,
+    output,
+    isQuiet: values.is('quiet'),
+    intervalMs: readTime(values, 'interval'),
+  };
+}
+
+/** The ways of protection that were asked for. */
+function securityFlags(values: Values): string[] {
+  return ['key', 'tls-dir', 'insecure'].filter(
+    (name) => values.is(name) || values.text(name) !== undefined,
+  );
+}
+
+/**
+ * Reads the key, if one is named.
+ *
+ * @throws {PagelaneError} ERR_KEY_FILE If it cannot be read.
+ */
+export function readSecurity(values: Values): Security {
+  const key = values.text('key');
+  const directory = values.text('tls-dir');
   if (key !== undefined) return { kind: 'key', key: readKeyFile(key) };
   if (directory !== undefined) return { kind: 'certificates', directory };
   return { kind: 'none' };
+}
+
+/** Milliseconds, whole ones, as many as a timer takes. */
+function readTime(values: Values, name: string): number | undefined {
+  const text = values.text(name);
+  if (text === undefined) return undefined;
+  const timeMs = Math.round(readFlag(name, text, parseDuration));
+  if (timeMs > TIME_MS_MAX) throw new UsageError(`--${name}: "${text}" is more than 24 days`);
+  return timeMs;
 }
 
 function readCount(values: Values, name: string, min: number, max: number): number | undefined {

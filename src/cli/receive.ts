@@ -18,9 +18,10 @@ import {
   readArguments,
   readCommon,
   readFlag,
+  readSecurity,
   UsageError,
 } from './options.ts';
-import { exitCodeOf, Reporter } from './report.ts';
+import { exitCodeOf, forcedExitCode, print, Reporter } from './report.ts';
 import { dataStream, formatListening, sessionOptions, warnInsecure } from './send.ts';
 
 const FLAGS: Flags = {
@@ -42,7 +43,7 @@ const EXAMPLES = [
 export async function receive(args: readonly string[]): Promise<number> {
   const { values, positionals } = readArguments(args, FLAGS, process.env);
   if (values.is('help')) {
-    process.stdout.write(formatHelp(USAGE, EXAMPLES, FLAGS));
+    print(formatHelp(USAGE, EXAMPLES, FLAGS));
     return 0;
   }
   if (positionals.length > 0) throw new UsageError(`unexpected "${positionals[0]}"`);
@@ -51,18 +52,27 @@ export async function receive(args: readonly string[]): Promise<number> {
   const place = readFlag('listen', text, parseHostPort);
   const common = readCommon(values);
   const reporter = new Reporter({ ...common, stdout: dataStream(common), stderr: process.stderr });
-  if (common.security.kind === 'none') warnInsecure(reporter);
-  const signal = interruptSignal(() => reporter.say('stopping; interrupt again to force'));
-
-  const listener = await listen({ ...sessionOptions(common), ...place, sessionsMax: 1, signal });
-  listener.onRefused = (error) => reporter.say(`turned a connection away: ${error.message}`);
-  reporter.say(`listening on ${formatListening(listener)}`);
+  let migration: DestinationStream | undefined;
+  const signal = interruptSignal({
+    onFirst: () => reporter.say('stopping; interrupt again to force'),
+    forcedExitCode: () => forcedExitCode(migration?.progress().phase),
+  });
+  let listener: MigrationListener | undefined;
   try {
-    const { session, migration } = await firstMigration(listener, common, reporter, signal);
-    const result = await run(migration, session, common, reporter, signal);
+    const security = readSecurity(values);
+    if (security.kind === 'none') warnInsecure(reporter);
+    const options = { ...sessionOptions(common), ...place, security, sessionsMax: 1, signal };
+    listener = await listen(options);
+    listener.onRefused = (error) => reporter.say(`turned a connection away: ${error.message}`);
+    reporter.say(`listening on ${formatListening(listener)}`);
+    const first = await firstMigration(listener, common, reporter, signal);
+    migration = first.migration;
+    const result = await run(migration, first.session, common, reporter, signal);
     return exitCodeOf(result);
+  } catch (error) {
+    return reporter.early('destination', error);
   } finally {
-    await listener.close();
+    await listener?.close();
   }
 }
 
@@ -101,19 +111,18 @@ async function run(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<MigrationResult> {
-  reporter.followEvents(session.events());
+  const events = reporter.followEvents(session.events());
   const named = migration.name === '' ? '' : ` of ${migration.name}`;
   reporter.say(`session ${session.id.slice(0, 8)}: migration${named} begins`);
   reporter.follow(migration);
-  const stop = (): void => {
-    migration.destroy();
-  };
-  signal.addEventListener('abort', stop, { once: true });
-  const result = await migration.relayWhenNeeded(() =>
-    QemuChannel.connect(common.qemu, { timeoutMs: common.waitMs, signal }),
+  const result = await migration.relayWhenNeeded(
+    () => QemuChannel.connect(common.qemu, { timeoutMs: common.waitMs, signal }),
+    { signal },
   );
-  signal.removeEventListener('abort', stop);
-  reporter.result(result);
+  reporter.stop();
+  // The result is the last that is written.
   await session.close();
+  await events;
+  reporter.result(result);
   return result;
 }

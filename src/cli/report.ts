@@ -1,11 +1,16 @@
 import {
+  codeOf,
   formatBytes,
   formatDuration,
   type MigrationResult,
   type MigrationStream,
+  messageOf,
+  type Phase,
   type Progress,
   type SessionEvent,
+  type Side,
 } from '../index.ts';
+import { adviceOn } from './advice.ts';
 
 /*
  * What a person or a program sees: stdout is data, stderr is narration.
@@ -36,6 +41,8 @@ export class Reporter {
 
   constructor(options: ReporterOptions) {
     this.#options = options;
+    // A reader that goes away must not take the migration with it.
+    for (const stream of new Set([options.stdout, options.stderr])) stream.on('error', () => {});
   }
 
   /** A line of narration. */
@@ -84,11 +91,29 @@ export class Reporter {
   result(result: MigrationResult): void {
     this.stop();
     for (const text of result.fallbacks) this.#line(`pagelane: note: ${text}`);
+    this.#record(result);
+    if (this.#options.output === 'text' && !this.#options.isQuiet) this.#line(formatResult(result));
+    if (result.error !== undefined) this.#line(formatFailure(result));
+  }
+
+  /**
+   * Tells what went wrong before there was a migration: the guest is where it was.
+   *
+   * @returns The exit code.
+   */
+  early(side: Side, error: unknown): number {
+    this.stop();
+    const isInterrupt = error instanceof Error && error.name === 'AbortError';
+    const result = earlyResult(side, error, isInterrupt);
+    this.#record(result);
+    this.#line(formatFailure(result));
+    return isInterrupt ? 130 : 1;
+  }
+
+  #record(result: MigrationResult): void {
     const { output, stdout } = this.#options;
     if (output === 'ndjson') stdout.write(`${JSON.stringify(result)}\n`);
     else if (output === 'json') stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);
-    else if (!this.#options.isQuiet) this.#line(formatResult(result));
-    if (result.error !== undefined) this.#line(formatFailure(result));
   }
 
   #tick(migration: MigrationStream, isLive: boolean): void {
@@ -207,10 +232,14 @@ function formatDigestState({ digest }: MigrationResult): string {
 
 function formatFailure(result: MigrationResult): string {
   const { code, message, phase } = result.error!;
-  return `pagelane: ${code} (${result.side}, ${phase}): ${message}\n  guest: ${adviceOn(result)}`;
+  const advice = adviceOn(code);
+  return (
+    `pagelane: ${code} (${result.side}, ${phase}): ${message}\n  guest: ${placeOf(result)}` +
+    (advice === undefined ? '' : `\n  to do: ${advice}`)
+  );
 }
 
-function adviceOn({ guest, outcome }: MigrationResult): string {
+function placeOf({ guest, outcome }: MigrationResult): string {
   if (guest === 'source') {
     const why = outcome === 'cancelled' ? 'the migration was cancelled' : 'try again when mended';
     return `at the source, where it runs on; ${why}`;
@@ -219,10 +248,51 @@ function adviceOn({ guest, outcome }: MigrationResult): string {
   return 'UNKNOWN: start neither copy; ask both QEMUs (query-status) which one runs';
 }
 
+function earlyResult(side: Side, error: unknown, isInterrupt: boolean): MigrationResult {
+  const code = isInterrupt ? 'ERR_CANCELLED' : codeOf(error);
+  const message = isInterrupt ? 'Interrupted before a migration ran' : messageOf(error);
+  return {
+    v: 1,
+    type: 'result',
+    side,
+    session: '',
+    name: '',
+    outcome: isInterrupt ? 'cancelled' : 'failed',
+    guest: 'source',
+    durationMs: 0,
+    downtimeMs: { switchover: undefined },
+    memoryBytes: 0,
+    streamBytes: 0,
+    wireBytes: 0,
+    pages: { zero: 0, raw: 0, foreign: 0 },
+    codecs: {},
+    paths: [],
+    rounds: 0,
+    cpuSeconds: 0,
+    digest: { sent: undefined, applied: undefined, equal: undefined },
+    effective: {},
+    fallbacks: [],
+    error: { code, message, phase: 'setup' },
+  };
+}
+
+/** Writes to stdout what was asked for, whether or not somebody still reads. */
+export function print(text: string): void {
+  process.stdout.on('error', () => {});
+  process.stdout.write(text);
+}
+
 /** Exit code that says where the guest is. */
 export function exitCodeOf(result: MigrationResult): number {
   if (result.outcome === 'completed') return 0;
   if (result.error?.code === 'ERR_POSTCOPY_PAUSED') return 7;
   if (result.guest !== 'source') return 6;
   return result.outcome === 'cancelled' ? 5 : 1;
+}
+
+/** Exit code of a process that is ended on the spot in `phase`: what it cannot wait to find out. */
+export function forcedExitCode(phase: Phase | undefined): number {
+  if (phase === undefined || phase === 'setup') return 130;
+  if (phase === 'done') return 0;
+  return phase === 'precopy' ? 5 : 6;
 }

@@ -1,9 +1,13 @@
 import {
+  codeOf,
   connect,
+  errorOf,
   formatHostPort,
   formatQemuAddress,
   type MigrationResult,
   type MigrationSession,
+  messageOf,
+  PagelaneError,
   type PathAddress,
   parseHostPort,
   parsePathAddress,
@@ -21,10 +25,14 @@ import {
   readCodec,
   readCommon,
   readFlag,
+  readSecurity,
   UsageError,
   type Values,
 } from './options.ts';
-import { exitCodeOf, Reporter } from './report.ts';
+import { exitCodeOf, forcedExitCode, print, Reporter } from './report.ts';
+
+/** Fixed by the protocol: docs/protocol.md, section 8. */
+const PATHS_MAX = 16;
 
 const FLAGS: Flags = {
   to: {
@@ -58,28 +66,44 @@ const EXAMPLES = [
 export async function send(args: readonly string[]): Promise<number> {
   const { values, positionals } = readArguments(args, FLAGS, process.env);
   if (values.is('help')) {
-    process.stdout.write(formatHelp(USAGE, EXAMPLES, FLAGS));
+    print(formatHelp(USAGE, EXAMPLES, FLAGS));
     return 0;
   }
   if (positionals.length > 0) throw new UsageError(`unexpected "${positionals[0]}"`);
   const paths = readPaths(values);
   const codec = readCodec(values);
   const common = readCommon(values);
-  const reporter = new Reporter({ ...common, stdout: dataStream(common), stderr: process.stderr });
-  if (common.security.kind === 'none') warnInsecure(reporter);
   if (common.qemu.kind === 'null') throw new UsageError('--qemu null: is for receive only');
-  const signal = interruptSignal(() => reporter.say('cancelling; interrupt again to force'));
-
-  const listener =
-    common.qemu.kind === 'stdio' ? undefined : await QemuListener.listen(common.qemu);
+  const reporter = new Reporter({ ...common, stdout: dataStream(common), stderr: process.stderr });
+  let migration: SourceStream | undefined;
+  const signal = interruptSignal({
+    onFirst: () => reporter.say('cancelling; interrupt again to force'),
+    forcedExitCode: () => forcedExitCode(migration?.progress().phase),
+  });
+  let listener: QemuListener | undefined;
+  let session: MigrationSession | undefined;
+  let events: Promise<void> | undefined;
   try {
-    const session = await connect({ ...sessionOptions(common), paths, signal });
-    reporter.followEvents(session.events());
+    const security = readSecurity(values);
+    if (security.kind === 'none') warnInsecure(reporter);
+    if (common.qemu.kind !== 'stdio') listener = await QemuListener.listen(common.qemu);
+    session = await connect({ ...sessionOptions(common), security, paths, signal });
+    events = reporter.followEvents(session.events());
     const name = values.text('name') ?? '';
-    const migration = session.openMigration({ name, codec, signal });
-    const channel = await openChannel(listener, common, reporter, signal);
+    migration = session.openMigration({ name, codec, signal });
+    const channel = await openChannel(listener, migration, common, reporter, signal);
     const result = await run(migration, channel, session, reporter);
+    // The result is the last that is written.
+    await session.close();
+    await events;
+    reporter.result(result);
+    if (result.guest === 'unknown') await hold(channel, reporter);
     return exitCodeOf(result);
+  } catch (error) {
+    session?.fail(asPagelaneError(error));
+    await session?.close();
+    await events;
+    return reporter.early('source', error);
   } finally {
     listener?.close();
   }
@@ -87,14 +111,19 @@ export async function send(args: readonly string[]): Promise<number> {
 
 function readPaths(values: Values): PathAddress[] {
   const paths = values.texts('path').map((text) => readFlag('path', text, parsePathAddress));
+  if (paths.length > PATHS_MAX) {
+    throw new UsageError(`a session has 1 to ${PATHS_MAX} paths, not ${paths.length}`);
+  }
   if (paths.length > 0) return paths;
   const to = values.text('to');
   if (to === undefined) throw new UsageError('give --to HOST:PORT, or --path for each path');
   return [readFlag('to', to, parseHostPort)];
 }
 
+/** Waits for QEMU, as long as there is a session to carry what it says. */
 async function openChannel(
   listener: QemuListener | undefined,
+  migration: SourceStream,
   common: CommonOptions,
   reporter: Reporter,
   signal: AbortSignal,
@@ -105,7 +134,10 @@ async function openChannel(
       'QEMU opened a second channel, which was refused: turn off multifd and postcopy-preempt',
     );
   reporter.say(`ready; in QEMU: migrate ${formatQemuAddress(common.qemu)}`);
-  return await listener.accept({ timeoutMs: common.waitMs, signal });
+  const over = new AbortController();
+  migration.result.then((result) => over.abort(errorOf(result)));
+  const either = AbortSignal.any([signal, over.signal]);
+  return await listener.accept({ timeoutMs: common.waitMs, signal: either });
 }
 
 async function run(
@@ -118,20 +150,16 @@ async function run(
   reporter.say(`QEMU is here; session ${session.id.slice(0, 8)} over ${places.join(', ')}`);
   reporter.follow(migration);
   const result = await migration.relay(channel);
-  reporter.result(result);
-  await session.close();
-  if (result.guest === 'unknown') await hold(channel, reporter);
+  reporter.stop();
   return result;
 }
 
 /**
  * Keeps QEMU's channel open: a source QEMU whose channel closes before it has the destination's
- * word starts
- * the guest again, and there may be a second one at the destination.
+ * word starts the guest again, and there may be a second one at the destination.
  */
 async function hold(channel: QemuChannel, reporter: Reporter): Promise<void> {
-  const isOpen = await Promise.race([channel.closed.then(() => false), Promise.resolve(true)]);
-  if (!isOpen) return;
+  if (channel.isClosed) return;
   reporter.fail(
     'holding the channel so that the source QEMU stays stopped. Look whether the guest runs at the ' +
       'destination; if so, quit the source QEMU; if not, interrupt this process: the source then runs on',
@@ -139,15 +167,19 @@ async function hold(channel: QemuChannel, reporter: Reporter): Promise<void> {
   await Promise.race([channel.closed, nextInterrupt()]);
 }
 
+function asPagelaneError(error: unknown): PagelaneError {
+  if (error instanceof PagelaneError) return error;
+  const isAbort = error instanceof Error && error.name === 'AbortError';
+  return new PagelaneError(isAbort ? 'ERR_CANCELLED' : codeOf(error), messageOf(error));
+}
+
 /** Options of a session, from the command line. */
 export function sessionOptions(common: CommonOptions): {
-  security: CommonOptions['security'];
   threads?: number;
   windowBytes?: number;
 } {
-  const { security, threads, windowBytes } = common;
+  const { threads, windowBytes } = common;
   return {
-    security,
     ...(threads !== undefined && { threads }),
     ...(windowBytes !== undefined && { windowBytes }),
   };

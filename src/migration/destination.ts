@@ -64,13 +64,17 @@ export class DestinationStream extends MigrationStream {
 
   /**
    * Connects to QEMU when the first bytes for it have arrived, not earlier: a QEMU that has
-   * accepted and gets no bytes
-   * stops answering its monitor.
+   * accepted and gets no bytes stops answering its monitor.
    *
+   * @param options.signal Cancels the migration. Honoured until switchover begins.
    * @returns `result`.
    */
-  relayWhenNeeded(openChannel: () => Promise<QemuChannel>): Promise<MigrationResult> {
+  relayWhenNeeded(
+    openChannel: () => Promise<QemuChannel>,
+    { signal }: { readonly signal?: AbortSignal } = {},
+  ): Promise<MigrationResult> {
     this.#openChannel = openChannel;
+    this.cancelOn(signal);
     this.#writeReady();
     return this.result;
   }
@@ -153,12 +157,13 @@ export class DestinationStream extends MigrationStream {
     const codec = incoming.payload[1] as Codec;
     const wireBytes = incoming.payload.length;
     item.batch = await this.#decoder!.decode(incoming.payload, incoming.sequence);
+    const literalBytes = message.batchLiteralBytes(incoming.payload);
     incoming.release();
-    const { output, decoded } = item.batch;
+    const { decoded } = item.batch;
     const pages = decoded[Decoded.pages]!;
     const zeroPages = decoded[Decoded.zeroPages]!;
     this.tally.addPages({ pages, zeroPages, blankPages: 0, foreignPages: 0 });
-    this.tally.addCodec(codec, output.length, wireBytes);
+    this.tally.addCodec(codec, literalBytes, wireBytes);
     this.#writeReady();
   }
 
@@ -301,7 +306,13 @@ export class DestinationStream extends MigrationStream {
       this.#fail(new PagelaneError('ERR_DIGEST', text), 'unknown');
       return;
     }
-    this.#sendApplied({ isApplied: true, digest: this.#digest.value, code: '', message: '' });
+    this.#sendApplied({
+      isApplied: true,
+      guest: 'destination',
+      digest: this.#digest.value,
+      code: '',
+      message: '',
+    });
     this.giveLocalEnd();
     this.#settle('completed', 'destination');
   }
@@ -324,8 +335,11 @@ export class DestinationStream extends MigrationStream {
     );
   }
 
-  #guestIfFailed(): GuestPlace {
-    if (this.#returnPath.shutStatus === 0) return 'destination';
+  #guestIfFailed(error?: PagelaneError): GuestPlace {
+    // The source says so: here a post-copy is only bytes.
+    if (error?.code === 'ERR_POSTCOPY_PAUSED') return 'destination';
+    const { shutStatus } = this.#returnPath;
+    if (shutStatus !== undefined) return shutStatus === 0 ? 'destination' : 'source';
     // A QEMU that has gone does not run the guest; one that has everything may.
     if (this.#hasLocalEnded) return 'source';
     return this.tally.phase === 'switchover' && this.#usesReturnPath ? 'unknown' : 'source';
@@ -334,20 +348,30 @@ export class DestinationStream extends MigrationStream {
   /**
    * Ends without success: QEMU's channel is closed, so that it gives up, and the source is told.
    */
-  #fail(error: PagelaneError, guest: GuestPlace = this.#guestIfFailed()): void {
+  #fail(error: PagelaneError, guest: GuestPlace = this.#guestIfFailed(error)): void {
     if (this.isSettled) return;
     this.channel?.destroy();
     this.#sendApplied({
       isApplied: false,
+      guest,
       digest: this.#digest.value,
       code: error.code,
       message: error.message,
     });
-    this.#settle('failed', guest, error);
+    const isCancelled = error.code === 'ERR_CANCELLED' && guest === 'source';
+    this.#settle(isCancelled ? 'cancelled' : 'failed', guest, error);
     for (const item of this.#items) if (item.bytes !== undefined) item.incoming.release();
   }
 
-  #settle(outcome: 'completed' | 'failed', guest: GuestPlace, error?: PagelaneError): void {
+  protected override canCancel(): boolean {
+    return this.tally.phase !== 'switchover' && this.#guestIfFailed() === 'source';
+  }
+
+  protected override cancel(error: PagelaneError): void {
+    this.#fail(error, 'source');
+  }
+
+  #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#loadTimer);
     this.settle({
       side: 'destination',
@@ -363,6 +387,8 @@ export class DestinationStream extends MigrationStream {
   }
 
   protected override abandon(error: Error | null): void {
+    // The guest is here; only the source's last word is missing.
+    if (this.#returnPath.shutStatus === 0) return;
     const text = error === null ? 'Migration stream was destroyed' : messageOf(error);
     this.#fail(new PagelaneError('ERR_DESTROYED', text));
   }

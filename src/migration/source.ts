@@ -7,6 +7,7 @@ import * as message from '../stream/message.ts';
 import { type BytesPlace, StreamReader, type StreamSink } from '../stream/reader.ts';
 import { ReturnPathWatcher } from '../stream/return-path.ts';
 import { TailWatcher } from '../stream/tail.ts';
+import type { MigrationResult } from './progress.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
 
 /*
@@ -64,6 +65,8 @@ export class SourceStream extends MigrationStream {
   readonly #tail = new TailWatcher();
   readonly #outbox: Outgoing[] = [];
   #nextStartsEpoch = false;
+  /** The next pages are those of RAM's END section: QEMU's last pass over what is dirty. */
+  #nextStartsLastRound = false;
   #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
   #lastInputMs = 0;
   #flushTimer: NodeJS.Timeout | undefined;
@@ -85,7 +88,7 @@ export class SourceStream extends MigrationStream {
     this.#put(message.encodeOpen({ v: 1, name: this.#name }, HEADER_BYTES), true);
     this.tally.waitsFor = 'QEMU to begin the migration';
     this.session.ended.then((error) => this.#sessionEnded(error));
-    this.#follow(options.signal);
+    this.cancelOn(options.signal);
   }
 
   protected override takeLocal(bytes: Uint8Array, done: () => void): void {
@@ -153,8 +156,12 @@ export class SourceStream extends MigrationStream {
 
   #putBytes(data: Uint8Array, place: BytesPlace): void {
     const isPrecopyEnd = place.isInsideAfter && !place.isInsideBefore && !place.isVerbatim;
-    if (isPrecopyEnd && this.tally.phase === 'precopy') this.#beginSwitchover('switchover');
-    if (this.tally.phase === 'switchover' && !place.isVerbatim) this.#tail.push(data);
+    if (isPrecopyEnd && this.tally.phase === 'precopy') {
+      this.#beginSwitchover('switchover');
+      this.#nextStartsLastRound = this.tally.pageBytes > 0 || this.#encoder.inWork > 0;
+    }
+    const mayBeTail = this.tally.phase === 'switchover' || place.isVerbatim;
+    if (mayBeTail && !this.#reader.hasReturnPath) this.#tail.push(data);
     let at = 0;
     do {
       const part = data.subarray(at, at + message.BYTES_DATA_MAX);
@@ -172,7 +179,8 @@ export class SourceStream extends MigrationStream {
     const { fallback } = this.#reader;
     if (fallback === undefined) return;
     if (fallback === 'post-copy') {
-      if (this.tally.phase === 'precopy') this.#beginSwitchover('postcopy');
+      const { phase } = this.tally;
+      if (phase === 'setup' || phase === 'precopy') this.#beginSwitchover('postcopy');
       return;
     }
     this.tally.addFallback(`carried as plain bytes from a point on: ${fallback}`);
@@ -187,6 +195,8 @@ export class SourceStream extends MigrationStream {
   }
 
   #putBatch(slot: Uint8Array, sealed: Int32Array): void {
+    if (this.#nextStartsLastRound) this.tally.beginRound();
+    this.#nextStartsLastRound = false;
     const entry: Outgoing = {
       isOrdered: false,
       startsEpoch: this.#nextStartsEpoch,
@@ -281,8 +291,8 @@ export class SourceStream extends MigrationStream {
     this.#noteSwitchoverEnd();
     this.#applied = applied.digest;
     if (!applied.isApplied) {
-      const guest = this.tally.phase === 'postcopy' ? 'unknown' : 'source';
-      this.#fail(new PagelaneError(applied.code, `Destination: ${applied.message}`), guest);
+      const guest = this.tally.phase === 'postcopy' ? 'unknown' : applied.guest;
+      this.#fail(new PagelaneError(applied.code, this.#refusalText(applied.message)), guest);
       return;
     }
     if (applied.digest !== this.#digest.value) {
@@ -293,6 +303,12 @@ export class SourceStream extends MigrationStream {
     }
     this.giveLocalEnd();
     this.#settle('completed', 'destination');
+  }
+
+  #refusalText(reason: string): string {
+    // A source QEMU without a return path took its own closing for success.
+    const hasStopped = this.#isEndQueued && !this.#reader.hasReturnPath;
+    return `Destination: ${reason}${hasStopped ? '; the source QEMU has stopped: "cont" there' : ''}`;
   }
 
   #noteSwitchoverEnd(): void {
@@ -327,20 +343,19 @@ export class SourceStream extends MigrationStream {
     } catch (error) {
       return asPagelaneError(error);
     }
-    const truncated = (what: string): PagelaneError =>
-      new PagelaneError('ERR_STREAM_TRUNCATED', `Source QEMU closed the channel ${what}`);
-    if (this.tally.phase !== 'switchover') return undefined;
+    const { shutStatus, isLost } = this.#returnPath;
+    if (shutStatus === 0) return undefined;
+    if (this.tally.phase === 'postcopy') {
+      // What cannot be followed is left to the destination: it will say.
+      return isLost ? undefined : pausedError(`${CLOSED} before the destination confirmed`);
+    }
     if (this.#reader.hasReturnPath) {
-      const { shutStatus } = this.#returnPath;
-      if (shutStatus === 0) return undefined;
-      return truncated(
-        shutStatus === undefined
-          ? 'before the destination confirmed'
-          : `after the destination failed (${shutStatus})`,
-      );
+      const isOpen = shutStatus === undefined;
+      const after = `after the destination failed (${shutStatus})`;
+      return truncatedError(isOpen ? 'before the destination confirmed' : after);
     }
     if (this.#tail.endsWhole()) return undefined;
-    return truncated(
+    return truncatedError(
       'in the middle of its device state (a stream without description needs return-path on)',
     );
   }
@@ -348,8 +363,8 @@ export class SourceStream extends MigrationStream {
   /** Where the guest is if the session is lost now. */
   #guestIfLost(): GuestPlace {
     if (this.#returnPath.shutStatus === 0) return 'destination';
-    if (this.#returnPath.shutStatus !== undefined) return 'source';
     if (this.tally.phase === 'postcopy') return 'destination';
+    if (this.#returnPath.shutStatus !== undefined) return 'source';
     // From the first device state on the destination may have all it needs to start the guest.
     // Without a return
     // path QEMU runs on at the source unless it has written, and closed, everything.
@@ -369,12 +384,7 @@ export class SourceStream extends MigrationStream {
     }
     const cause =
       error ?? new PagelaneError('ERR_SESSION_CLOSED', 'The destination closed the session early');
-    this.#fail(
-      this.tally.phase === 'postcopy'
-        ? new PagelaneError('ERR_POSTCOPY_PAUSED', `Post-copy is paused: ${cause.message}`)
-        : cause,
-      guest,
-    );
+    this.#fail(this.tally.phase === 'postcopy' ? pausedError(cause.message) : cause, guest);
   }
 
   /**
@@ -382,19 +392,16 @@ export class SourceStream extends MigrationStream {
    * destination may run: then
    * it stays open and the source stays stopped until whoever owns this stream has found out.
    */
-  #fail(error: PagelaneError, guest: GuestPlace, outcome: 'failed' | 'cancelled' = 'failed'): void {
+  #fail(error: PagelaneError, guest: GuestPlace): void {
     if (this.isSettled) return;
     this.session.fail(error);
-    this.#settle(outcome, guest, error);
+    const isCancelled = error.code === 'ERR_CANCELLED' && guest === 'source';
+    this.#settle(isCancelled ? 'cancelled' : 'failed', guest, error);
     if (guest !== 'unknown') this.channel?.destroy();
     this.#feed();
   }
 
-  #settle(
-    outcome: 'completed' | 'failed' | 'cancelled',
-    guest: GuestPlace,
-    error?: PagelaneError,
-  ): void {
+  #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#flushTimer);
     this.settle({
       side: 'source',
@@ -409,22 +416,22 @@ export class SourceStream extends MigrationStream {
     });
   }
 
-  #follow(signal: AbortSignal | undefined): void {
-    if (signal === undefined) return;
-    const cancel = (): void => {
-      if (this.tally.phase === 'switchover' || this.tally.phase === 'postcopy') {
-        this.tally.addFallback('cancelled too late: switchover had begun');
-        return;
-      }
-      const error = new PagelaneError('ERR_CANCELLED', 'Migration was cancelled');
-      this.#fail(error, 'source', 'cancelled');
-    };
-    if (signal.aborted) cancel();
-    else signal.addEventListener('abort', cancel, { once: true });
-    this.result.then(() => signal.removeEventListener('abort', cancel));
+  protected override canCancel(): boolean {
+    const { phase } = this.tally;
+    // A verbatim stream does not show where its switchover begins.
+    return phase !== 'switchover' && phase !== 'postcopy' && this.#guestIfLost() === 'source';
+  }
+
+  protected override cancel(error: PagelaneError): void {
+    this.#fail(error, 'source');
   }
 
   protected override abandon(error: Error | null): void {
+    if (this.#returnPath.shutStatus === 0) {
+      // The guest has moved: what is left is to compare the digests.
+      this.takeLocalEnd();
+      return;
+    }
     const text = error === null ? 'Migration stream was destroyed' : messageOf(error);
     this.#fail(new PagelaneError('ERR_DESTROYED', text), this.#guestIfLost());
     this.channel?.destroy();
@@ -437,6 +444,16 @@ export class SourceStream extends MigrationStream {
   protected override codecInUse(): string {
     return this.#encoder.choice.current.name;
   }
+}
+
+const CLOSED = 'Source QEMU closed the channel';
+
+function truncatedError(when: string): PagelaneError {
+  return new PagelaneError('ERR_STREAM_TRUNCATED', `${CLOSED} ${when}`);
+}
+
+function pausedError(why: string): PagelaneError {
+  return new PagelaneError('ERR_POSTCOPY_PAUSED', `Post-copy is paused: ${why}`);
 }
 
 function asPagelaneError(error: unknown): PagelaneError {

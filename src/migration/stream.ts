@@ -1,5 +1,5 @@
 import { Duplex } from 'node:stream';
-import { MigrationError, type PagelaneError } from '../errors.ts';
+import { MigrationError, PagelaneError } from '../errors.ts';
 import type { Lane } from '../session/lane.ts';
 import type { Session } from '../session/session.ts';
 import type { ChannelReader, QemuChannel } from '../stream/endpoint.ts';
@@ -21,12 +21,13 @@ export interface StreamParts {
 
 /**
  * One end of a migration, as a Duplex: at the source, write QEMU's stream and read its return path;
- * at the
- * destination, read the stream and write the return path.
+ * at the destination, read the stream and write the return path.
  *
- * `qemuSocket.pipe(stream).pipe(qemuSocket)` is a working migration; `relay(channel)` is the same
- * without a copy
- * per chunk. `result` says how it ended, in any case.
+ * `pipeline(qemuSocket, stream, qemuSocket)` is a working migration; `relay(channel)` is the same
+ * without a copy per chunk. `result` says how it ended, in any case.
+ *
+ * A migration that fails destroys the stream, and `pipeline` QEMU's socket with it: the source
+ * runs on. Where the guest may run at the destination, both stay open until the caller knows.
  */
 export abstract class MigrationStream extends Duplex {
   /** Settles when the migration is over; never rejects. */
@@ -39,7 +40,12 @@ export abstract class MigrationStream extends Duplex {
   readonly #startedMs: number;
   #settle!: (result: MigrationResult) => void;
   #isSettled = false;
-  #resumePush: (() => void) | undefined;
+  /** Used as a plain stream, without a channel. */
+  #isPlain = false;
+  /** Why nothing is taken any more; absent where taking keeps the source stopped. */
+  #failure: MigrationError | undefined;
+  /** Of the chunks that the Readable has taken beyond what it keeps ready. */
+  #pushed: (() => void)[] = [];
 
   protected constructor(parts: StreamParts) {
     super({ highWaterMark: READABLE_BYTES, allowHalfOpen: true, emitClose: true });
@@ -81,7 +87,8 @@ export abstract class MigrationStream extends Duplex {
    * @returns `result`.
    */
   relay(channel: QemuChannel): Promise<MigrationResult> {
-    this.attach(channel);
+    if (this.#failure !== undefined) channel.destroy();
+    else this.attach(channel);
     return this.result;
   }
 
@@ -120,7 +127,7 @@ export abstract class MigrationStream extends Duplex {
     }
     // A plain Readable's consumer may keep the chunk: it gets one of its own.
     if (this.push(bytes.slice())) done();
-    else this.#resumePush = done;
+    else this.#pushed.push(done);
   }
 
   /** Ends what the local QEMU reads. */
@@ -130,13 +137,17 @@ export abstract class MigrationStream extends Duplex {
   }
 
   override _read(): void {
-    const resume = this.#resumePush;
-    this.#resumePush = undefined;
-    resume?.();
+    this.#isPlain = this.channel === undefined;
+    const pushed = this.#pushed;
+    this.#pushed = [];
+    for (const done of pushed) done();
   }
 
-  override _write(chunk: Uint8Array, _encoding: string, done: () => void): void {
-    this.takeLocal(chunk, done);
+  override _write(chunk: Uint8Array, _encoding: string, done: (error?: Error) => void): void {
+    this.#isPlain = true;
+    // A QEMU that is rid of its bytes would think that they arrived, and stop the guest in the end.
+    if (this.#failure !== undefined) done(this.#failure);
+    else this.takeLocal(chunk, done);
   }
 
   override _final(done: (error?: Error) => void): void {
@@ -149,6 +160,27 @@ export abstract class MigrationStream extends Duplex {
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     this.abandon(error);
     done(error);
+  }
+
+  /** Ends the migration by the user's will; the guest stays at the source. */
+  protected abstract cancel(error: PagelaneError): void;
+
+  /** Whether the guest would be at the source for certain. */
+  protected abstract canCancel(): boolean;
+
+  /** Cancels when `signal` is aborted, unless switchover has begun: then it goes to its end. */
+  protected cancelOn(signal: AbortSignal | undefined): void {
+    if (signal === undefined) return;
+    const cancel = (): void => {
+      if (!this.canCancel()) {
+        this.tally.addFallback('cancelled too late: switchover may have begun');
+        return;
+      }
+      this.cancel(new PagelaneError('ERR_CANCELLED', 'Migration was cancelled'));
+    };
+    if (signal.aborted) cancel();
+    else signal.addEventListener('abort', cancel, { once: true });
+    this.result.then(() => signal.removeEventListener('abort', cancel));
   }
 
   /** The stream is destroyed before its end. */
@@ -171,7 +203,7 @@ export abstract class MigrationStream extends Duplex {
     tally.waitsFor = undefined;
     const progress = this.progress();
     const { sent, applied } = end;
-    this.#settle({
+    const result: MigrationResult = {
       v: 1,
       type: 'result',
       side: end.side,
@@ -207,7 +239,19 @@ export abstract class MigrationStream extends Duplex {
       ...(end.error && {
         error: { code: end.error.code, message: end.error.message, phase },
       }),
-    });
+    };
+    this.#settle(result);
+    this.#failPlain(result);
+  }
+
+  /**
+   * Fails as any stream does, so that whoever joined QEMU's socket to this one closes it. Where
+   * the guest may run at the destination, the socket stays as it is, and the source stopped.
+   */
+  #failPlain(result: MigrationResult): void {
+    if (result.outcome === 'completed' || result.guest === 'unknown') return;
+    this.#failure = errorOf(result);
+    if (this.#isPlain && !this.destroyed) this.destroy(this.#failure);
   }
 }
 

@@ -17,10 +17,14 @@ const LADDER: readonly CodecStep[] = [
   { codec: Codec.None, level: 0, name: 'none' },
   { codec: Codec.Lz4, level: 4, name: 'lz4-fast' },
   { codec: Codec.Lz4, level: 1, name: 'lz4' },
-  { codec: Codec.Zstd, level: -3, name: 'zstd-fast' },
+  { codec: Codec.Zstd, level: -1, name: 'zstd-fast' },
   { codec: Codec.Zstd, level: 1, name: 'zstd' },
 ];
-const FIXED: Readonly<Record<Exclude<CodecName, 'auto'>, number>> = { none: 0, lz4: 2, zstd: 4 };
+const FIXED: Readonly<Record<Exclude<CodecName, 'auto'>, number>> = {
+  none: 0,
+  lz4: 2,
+  zstd: 4,
+};
 const FIRST = 2;
 
 /** Batches that must agree before the ladder is climbed or descended. */
@@ -30,7 +34,7 @@ const AGREEING_BATCHES = 6;
 const WORTHLESS_SHARE = 0.94;
 
 /** Most batches that are sent as they are before compression is tried again. */
-const SKIP_BATCHES_MAX = 16;
+const SKIP_BATCHES_MAX = 4;
 
 /**
  * Chooses the codec of the next batch from who waits for whom: where encoded batches wait for

@@ -38,13 +38,14 @@ export class BatchDecoder {
    */
   async decode(payload: Uint8Array, sequence: number): Promise<DecodedBatch> {
     const decoded = new Int32Array(Decoded.count);
+    let output: Uint8Array | undefined;
     try {
       native.inspectBatch(this.#blocks, payload, decoded);
-      const outputBytes = decoded[Decoded.outputBytes]!;
-      const output = this.#takeOutput(outputBytes);
+      output = this.#takeOutput(decoded[Decoded.outputBytes]!);
       await native.decodeBatch(this.#blocks, payload, output, decoded);
       return { output, decoded };
     } catch (cause) {
+      if (output !== undefined) this.give(output);
       throw new ProtocolError(codeOf(cause), messageOf(cause), {
         sequence,
         cause,

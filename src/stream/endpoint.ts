@@ -1,4 +1,4 @@
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, readFileSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { formatQemuAddress, type QemuAddress } from '../address.ts';
@@ -31,6 +31,7 @@ export class QemuChannel {
   readonly closed: Promise<EndpointError | undefined>;
   /** True if nobody is there: what is written is discarded, and nothing will ever confirm it. */
   readonly isNull: boolean;
+  #isClosed = false;
   readonly #output: Duplex;
   readonly #input: Duplex;
   #reader: ChannelReader | undefined;
@@ -96,6 +97,11 @@ export class QemuChannel {
     return new QemuChannel(address, (take) => new Socket(withOnread({ handle }, take)));
   }
 
+  /** True once `closed` has settled. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** Begins to read. Call once. */
   start(reader: ChannelReader): void {
     this.#reader = reader;
@@ -157,6 +163,7 @@ export class QemuChannel {
       this.#output.on('error', fail);
       this.#output.on('close', () => {
         this.#input.destroy();
+        this.#isClosed = true;
         resolve(failure);
       });
     });
@@ -256,7 +263,27 @@ async function removeStale(path: string, address: string): Promise<void> {
   if (!found.isSocket()) {
     throw listenError(address, new Error('a file that is no socket is there'));
   }
-  const isAlive = await new Promise<boolean>((resolve) => {
+  const isAlive = isListedAsBound(path) || (await answers(path));
+  if (isAlive) throw listenError(address, new Error('another process listens there'));
+  unlinkSync(path);
+}
+
+/**
+ * True if the kernel lists the path. A listener must not notice that it was looked for: it would
+ * take the connection for QEMU's.
+ */
+function isListedAsBound(path: string): boolean {
+  try {
+    const lines = readFileSync('/proc/net/unix', 'utf8').split('\n');
+    return lines.some((line) => line.endsWith(` ${path}`));
+  } catch {
+    return false; // Without /proc only a connection tells.
+  }
+}
+
+/** For a socket that was bound by another name, or in another network namespace. */
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
     const probe = connect({ path });
     probe.once('connect', () => {
       probe.destroy();
@@ -264,8 +291,6 @@ async function removeStale(path: string, address: string): Promise<void> {
     });
     probe.once('error', () => resolve(false));
   });
-  if (isAlive) throw listenError(address, new Error('another process listens there'));
-  unlinkSync(path);
 }
 
 function makeDiscarding(): Duplex {

@@ -203,6 +203,17 @@ export function measureRamStart(bytes: Uint8Array, form: ListForm): number {
   return viewOf(bytes).getBigUint64(at) === BigInt(RamFlag.Eos) ? at + 8 : NOT_KNOWN;
 }
 
+/** True if RAM's START section, as far as it is here, says that pages go over other channels. */
+export function saysMultifd(bytes: Uint8Array, form: ListForm): boolean {
+  const at = walkBlocks(bytes, form, () => {});
+  return at >= 0 && isMultifdFlush(bytes.subarray(at));
+}
+
+/** True if a RAM record is one of multifd's. */
+export function isMultifdFlush(bytes: Uint8Array): boolean {
+  return bytes.length >= 8 && viewOf(bytes).getBigUint64(0) === BigInt(RamFlag.MultifdFlush);
+}
+
 /** The blocks of RAM's START section. */
 export function readRamStart(bytes: Uint8Array, form: ListForm): RamBlock[] {
   const blocks: RamBlock[] = [];

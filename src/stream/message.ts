@@ -1,4 +1,4 @@
-import { ProtocolError } from '../errors.ts';
+import { type GuestPlace, ProtocolError } from '../errors.ts';
 import { native } from '../native.ts';
 import {
   BLOCK_BYTES_MAX,
@@ -34,10 +34,15 @@ export const BYTES_HEADER_BYTES = 16;
 
 /** Offset of the checksum in a page batch. */
 const BATCH_CHECKSUM_AT = 24;
+/** Offset of the bytes of its page contents, decoded. */
+const BATCH_LITERALS_AT = 12;
 /** Offset of the checksum in a bytes message. */
 const BYTES_CHECKSUM_AT = 8;
 
 const JSON_BYTES_MAX = 4096;
+
+/** Longest reason that is sent: as JSON it may take six bytes for each. */
+const REASON_CHARACTERS_MAX = 512;
 
 const PlaceFlag = { InsideBefore: 1, InsideAfter: 2, Verbatim: 4, HasBlock: 8 } as const;
 
@@ -58,6 +63,8 @@ export interface OpenMessage {
 /** How the destination ended. */
 export interface AppliedMessage {
   readonly isApplied: boolean;
+  /** Where the guest is, as far as the destination can know. */
+  readonly guest: GuestPlace;
   /** Digest of what was applied. */
   readonly digest: bigint;
   readonly code: string;
@@ -198,8 +205,9 @@ export function decodeEnd(payload: Uint8Array): bigint {
 }
 
 export function encodeApplied(applied: AppliedMessage, roomBytes: number): EncodedMessage {
-  const { code, message: reason } = applied;
-  const text = Buffer.from(JSON.stringify({ code, message: reason.slice(0, 1024) }));
+  const { code, guest, message: reason } = applied;
+  const fields = { code, guest, message: reason.slice(0, REASON_CHARACTERS_MAX) };
+  const text = Buffer.from(JSON.stringify(fields));
   const message = allocate(roomBytes, 16 + text.length);
   message.view.setUint8(0, MessageKind.Applied);
   message.view.setUint8(1, applied.isApplied ? 0 : 1);
@@ -213,12 +221,24 @@ export function decodeApplied(payload: Uint8Array): AppliedMessage {
   require(payload.length >= 16, 'applied message is too short');
   const view = viewOf(payload);
   const value = parseJson(payload.subarray(16));
+  const isApplied = view.getUint8(1) === 0;
   return {
-    isApplied: view.getUint8(1) === 0,
+    isApplied,
+    guest: isApplied ? 'destination' : readGuest(value['guest']),
     digest: view.getBigUint64(8, true),
     code: String(value['code'] ?? ''),
     message: String(value['message'] ?? ''),
   };
+}
+
+/** Bytes of page contents in a page batch, decoded; the batch was checked before. */
+export function batchLiteralBytes(payload: Uint8Array): number {
+  return viewOf(payload).getUint32(BATCH_LITERALS_AT, true);
+}
+
+/** A destination that does not say has not started the guest. */
+function readGuest(value: unknown): GuestPlace {
+  return value === 'destination' || value === 'unknown' ? value : 'source';
 }
 
 /**

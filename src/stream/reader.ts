@@ -139,7 +139,7 @@ export class StreamReader {
    * @returns Where it stopped: `chunk.length`, or less when the sink had no slot; call again with
    *   the rest.
    * @throws {StreamError} ERR_STREAM_MAGIC, ERR_STREAM_VERSION, ERR_STREAM_PAGE, ERR_STREAM_FOOTER
-   *   If the bytes are no migration stream.
+   *   If the bytes are no migration stream; ERR_STREAM_MULTIFD if its pages are elsewhere.
    */
   push(chunk: Uint8Array, from: number): number {
     let at = from;
@@ -213,7 +213,12 @@ export class StreamReader {
       return chunk.length;
     }
     if (itemBytes === item.NOT_KNOWN) {
-      return this.#goVerbatim(bytes, chunk, item.describeUnknown(bytes));
+      if (this.#state === 'ramStart' && item.saysMultifd(bytes, this.#listForm())) {
+        this.#refuseMultifd();
+      }
+      // Only a recovered post-copy begins without a header.
+      const isRecovery = this.#state === 'header';
+      return this.#goVerbatim(bytes, chunk, isRecovery ? 'post-copy' : item.describeUnknown(bytes));
     }
     if (!this.#take(bytes.subarray(0, itemBytes))) return -1;
     this.#held = EMPTY;
@@ -265,6 +270,15 @@ export class StreamReader {
       `Not a QEMU migration stream: it begins with ${seen}, expected 5145564d ("QEVM"); ` +
         'multifd and TLS must be off on this channel',
       0,
+    );
+  }
+
+  /** The pages of such a stream are on channels that are not carried: nothing would be whole. */
+  #refuseMultifd(): never {
+    throw new StreamError(
+      'ERR_STREAM_MULTIFD',
+      'Cannot carry migration stream: multifd is on, and sends pages over channels of its own',
+      this.#offsetBytes,
     );
   }
 
@@ -478,11 +492,9 @@ export class StreamReader {
   #goVerbatimInside(cutter: RamCutter, chunk: Uint8Array, at: number): number {
     const held = cutter.takeHeld();
     this.#seal();
-    const rest = chunk.subarray(at);
-    this.#beginVerbatim(
-      held.length === 0 ? rest : joined(held, rest),
-      'a RAM record of a kind that is not understood',
-    );
+    const rest = held.length === 0 ? chunk.subarray(at) : joined(held, chunk.subarray(at));
+    if (item.isMultifdFlush(rest)) this.#refuseMultifd();
+    this.#beginVerbatim(rest, 'a RAM record of a kind that is not understood');
     return chunk.length;
   }
 

@@ -6,15 +6,22 @@
 
 const ReturnType = { Shut: 1, Pong: 2, RecvBitmap: 5 } as const;
 
+const EMPTY = new Uint8Array(0);
+
 /** Longest payload that QEMU takes. */
 const PAYLOAD_BYTES_MAX = 512;
+
+/** Most bytes of a bitmap: a bit for each page of the largest block. */
+const BITMAP_BYTES_MAX = 2n ** 39n;
 
 /**
  * Watches the bytes of a return path for its end. Changes nothing and never fails: bytes it cannot
  * follow make it stop looking.
  */
 export class ReturnPathWatcher {
-  #held: Uint8Array = new Uint8Array(0);
+  #held: Uint8Array = EMPTY;
+  #skipBytes = 0;
+  #isBitmapNext = false;
   #isLost = false;
   #shutStatus: number | undefined;
   #messages = 0;
@@ -27,6 +34,11 @@ export class ReturnPathWatcher {
     return this.#shutStatus;
   }
 
+  /** True once something came that cannot be followed: nothing more is seen then. */
+  get isLost(): boolean {
+    return this.#isLost;
+  }
+
   /** Whole messages seen. */
   get messages(): number {
     return this.#messages;
@@ -34,23 +46,57 @@ export class ReturnPathWatcher {
 
   /** Looks at the next bytes. */
   push(chunk: Uint8Array): void {
-    if (this.#isLost) return;
-    let bytes: Uint8Array = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
-    while (bytes.length >= 4) {
-      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      const type = view.getUint16(0);
-      const payloadBytes = view.getUint16(2);
-      // A received-pages bitmap follows its message without being counted: post-copy recovery, not
-      // followed here.
-      if (type === ReturnType.RecvBitmap || payloadBytes > PAYLOAD_BYTES_MAX) {
-        this.#isLost = true;
-        return;
+    let bytes: Uint8Array = chunk;
+    while (bytes.length > 0 && !this.#isLost) {
+      if (this.#skipBytes > 0) {
+        const skipped = Math.min(bytes.length, this.#skipBytes);
+        this.#skipBytes -= skipped;
+        bytes = bytes.subarray(skipped);
+        continue;
       }
-      if (bytes.length < 4 + payloadBytes) break;
-      if (type === ReturnType.Shut && payloadBytes === 4) this.#shutStatus = view.getUint32(4);
-      this.#messages++;
-      bytes = bytes.subarray(4 + payloadBytes);
+      if (this.#held.length > 0) bytes = joined(this.#held, bytes);
+      const used = this.#isBitmapNext ? this.#readBitmapSize(bytes) : this.#readMessage(bytes);
+      this.#held = used === 0 ? bytes.slice() : EMPTY;
+      if (used === 0) return;
+      bytes = bytes.subarray(used);
     }
-    this.#held = bytes.slice();
   }
+
+  /** Reads one message: returns its bytes, or 0 if it is not all there. */
+  #readMessage(bytes: Uint8Array): number {
+    if (bytes.length < 4) return 0;
+    const view = viewOf(bytes);
+    const type = view.getUint16(0);
+    const payloadBytes = view.getUint16(2);
+    if (payloadBytes > PAYLOAD_BYTES_MAX) {
+      this.#isLost = true;
+      return 0;
+    }
+    if (bytes.length < 4 + payloadBytes) return 0;
+    if (type === ReturnType.Shut && payloadBytes === 4) this.#shutStatus = view.getUint32(4);
+    if (type === ReturnType.RecvBitmap) this.#isBitmapNext = true;
+    this.#messages++;
+    return 4 + payloadBytes;
+  }
+
+  /** A bitmap of received pages follows its message uncounted: size, bits, and a mark. */
+  #readBitmapSize(bytes: Uint8Array): number {
+    if (bytes.length < 8) return 0;
+    const bitmapBytes = viewOf(bytes).getBigUint64(0);
+    if (bitmapBytes > BITMAP_BYTES_MAX) this.#isLost = true;
+    this.#skipBytes = Number(bitmapBytes) + 8;
+    this.#isBitmapNext = false;
+    return 8;
+  }
+}
+
+function joined(first: Uint8Array, second: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(first.length + second.length);
+  bytes.set(first, 0);
+  bytes.set(second, first.length);
+  return bytes;
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -12,8 +12,12 @@ const CASES = [
   { qemu: 'exec', hasReturnPath: false, pathCount: 1 },
 ] as const;
 
+/** How often each case runs, one after the other; `scripts/soak` asks for more. */
+const ROUNDS = Number(process.env['PAGELANE_ROUNDS'] ?? 1);
+const ALL = Array.from({ length: ROUNDS }, () => CASES).flat();
+
 describe('a running guest moves and checks its own memory', () => {
-  test.each(CASES)(
+  test.each(ALL)(
     'by $qemu, return path $hasReturnPath, paths $pathCount',
     async (each) => {
       await using network = await createPaths({ count: 2, rateMbit: [1000] });

@@ -1,7 +1,7 @@
 import type { Clock } from '../../src/clock.ts';
 import { PathError } from '../../src/errors.ts';
 import { FrameDecoder } from '../../src/frame/decode.ts';
-import { FrameType, type Stage } from '../../src/frame/header.ts';
+import { type FrameHeader, FrameType, type Stage } from '../../src/frame/header.ts';
 import type { LinkHandlers, PathLink } from '../../src/path/link.ts';
 import { createPrng } from './prng.ts';
 
@@ -147,6 +147,16 @@ export class SimulatedPair {
     this.client.isSilent = true;
     this.server.isSilent = true;
   }
+
+  /** The same in one direction only: what `from` sends is lost. */
+  goSilentFrom(from: 'client' | 'server'): void {
+    this[from].isSilent = true;
+  }
+
+  /** Holds everything back for a while, in both directions; then all of it arrives. */
+  stall(ms: number): void {
+    for (const end of [this.client, this.server]) end.holdUntil(this.#network.nowMs + ms);
+  }
 }
 
 /** One end of a simulated link. */
@@ -167,6 +177,8 @@ export class SimulatedLink implements PathLink {
   tamper: ((frame: Uint8Array) => Uint8Array) | undefined;
   /** Data frames that were sent here. */
   sentDataFrames = 0;
+  /** Sees every Data frame that arrives here, before its owner does. */
+  onDataFrame: ((header: Readonly<FrameHeader>) => void) | undefined;
   readonly #network: SimulatedNetwork;
   readonly #options: LinkOptions;
   readonly #decoder: FrameDecoder;
@@ -187,8 +199,16 @@ export class SimulatedLink implements PathLink {
     this.#options = options;
     this.#decoder = new FrameDecoder({
       allocate: (bytes) => this.handlers.allocate(bytes),
-      onFrame: (header, payload) => this.handlers.onFrame(header, payload),
+      onFrame: (header, payload) => {
+        if (header.type === FrameType.Data) this.onDataFrame?.(header);
+        this.handlers.onFrame(header, payload);
+      },
     });
+  }
+
+  /** Lets nothing that is sent from now on arrive before `atMs`. */
+  holdUntil(atMs: number): void {
+    this.#lastArrivalMs = Math.max(this.#lastArrivalMs, atMs);
   }
 
   get remote(): string {

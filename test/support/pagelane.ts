@@ -73,6 +73,7 @@ export class PagelaneMigration implements AsyncDisposable {
   async migrate(pair: Pair, settings: MigrationSettings = {}): Promise<MigrationReport> {
     await configure(pair, settings);
     const uri = await this.prepare(pair);
+    await settings.beforeStart?.();
     const begunMs = Date.now();
     await beginTo(pair.source, { uri });
     try {

@@ -48,6 +48,8 @@ export interface GuestOptions {
   readonly machine?: string;
   /** File that holds the guest's memory, shared. @default none */
   readonly memoryFile?: string;
+  /** All memory is touched before the guest starts. The same at both ends. @default false */
+  readonly isPreallocated?: boolean;
   /** Network namespace QEMU runs in. */
   readonly namespace?: string;
   /** Preloads the library that turns QEMU's TCP sockets into MPTCP ones. @default false */
@@ -195,12 +197,17 @@ function qemuWords({
   image = { initramfs: workloadInitramfs(), kernelWords: kernelWords(workload) },
   machine = 'q35',
   memoryFile,
+  isPreallocated = false,
   isIncoming = false,
   extraWords = [],
 }: GuestOptions & { readonly memoryMiB: number; readonly folder: string }): readonly string[] {
-  const backend = `memory-backend-file,id=memory,size=${memoryMiB}M,share=on,mem-path=${memoryFile}`;
-  const memory = memoryFile === undefined ? [] : ['-object', backend];
-  const memoryOption = memoryFile === undefined ? '' : ',memory-backend=memory';
+  const kind = memoryFile === undefined ? 'ram' : `file,share=on,mem-path=${memoryFile}`;
+  const backend = `memory-backend-${kind},id=memory,size=${memoryMiB}M`;
+  const hasBackend = memoryFile !== undefined || isPreallocated;
+  const memory = hasBackend
+    ? ['-object', `${backend},prealloc=${isPreallocated ? 'on' : 'off'}`]
+    : [];
+  const memoryOption = hasBackend ? ',memory-backend=memory' : '';
   return [
     ...['-accel', 'tcg', '-M', `${machine}${memoryOption}`, '-cpu', 'max', '-m', `${memoryMiB}`],
     ...['-smp', '1', '-nographic', '-nodefaults', '-no-user-config', '-no-reboot', ...memory],

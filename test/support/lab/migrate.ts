@@ -33,6 +33,8 @@ export interface MigrationSettings {
   readonly capabilities?: Readonly<Record<string, boolean>>;
   /** Beside `max-bandwidth` 0 and `downtime-limit` 300, e.g. `{ 'multifd-channels': 2 }`. */
   readonly parameters?: QmpObject;
+  /** Called when all is ready, right before the source is told to migrate. */
+  readonly beforeStart?: () => Promise<void>;
 }
 
 /** What a migration is. */
@@ -78,6 +80,7 @@ export async function migrate(pair: Pair, options: MigrationOptions): Promise<Mi
   const { listen, connect = listen, timeoutMs = MIGRATION_TIMEOUT_MS } = options;
   await configure(pair, options);
   await listenAt(pair.destination, listen);
+  await options.beforeStart?.();
   const begunMs = Date.now();
   await beginTo(pair.source, connect);
   return finish(pair, { begunMs, timeoutMs });
@@ -144,6 +147,8 @@ export interface PeerOptions {
   readonly host: string;
   readonly port?: number;
   readonly timeoutMs?: number;
+  /** As in `MigrationSettings`. */
+  readonly beforeStart?: () => Promise<void>;
 }
 
 /** Plain `tcp:`, one connection. */
@@ -180,10 +185,10 @@ export function migrateMultifd(
 
 function migratePeer(
   pair: Pair,
-  { host, port = 4444, timeoutMs = MIGRATION_TIMEOUT_MS }: PeerOptions,
+  { host, port = 4444, timeoutMs = MIGRATION_TIMEOUT_MS, ...hooks }: PeerOptions,
   { isMptcp, ...settings }: MigrationSettings & { readonly isMptcp: boolean },
 ): Promise<MigrationReport> {
-  return migrate(pair, { listen: { host, port, isMptcp }, timeoutMs, ...settings });
+  return migrate(pair, { listen: { host, port, isMptcp }, timeoutMs, ...hooks, ...settings });
 }
 
 function addressWords(address: MigrationAddress): QmpObject {

@@ -1,0 +1,31 @@
+/*
+ * What to do about a failure, by its code: the table of docs/cli.md, in the same words.
+ */
+
+const NETWORK = 'is "pagelane receive" running there? Look at address, port and firewall';
+const QEMU = "look at QEMU's end of the channel: path, -incoming, permissions";
+const STREAM = 'no migration stream: turn off multifd, postcopy-preempt and TLS on this channel';
+const PEER = 'the peer broke the protocol: compare the versions of both ends';
+
+const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
+  [/^ERR_PATH_(REFUSED|TIMEOUT|UNREACHABLE|FAILED)$/, NETWORK],
+  [/^ERR_PATH_NAME$/, 'correct the name of the host, or give its address'],
+  [/^ERR_PATH_LISTEN$/, 'choose an address of this host and a port that is free'],
+  [/^ERR_PATH_SECURITY$/, 'give both ends the same key, and neither or both --insecure'],
+  [/^ERR_PATHS_EXHAUSTED$/, 'every path was lost: look at the links, and at the log of the peer'],
+  [/^ERR_PROTOCOL_VERSION$/, 'the two ends are too far apart: update one'],
+  [/^ERR_KEY_FILE$/, 'make the key with "pagelane keygen FILE", or chmod 600 it'],
+  [/^ERR_QEMU_CLOSED$/, "look at the destination QEMU's own log: it says why it gave up"],
+  [/^ERR_QEMU_/, QEMU],
+  [/^ERR_STREAM_TRUNCATED$/, 'the source QEMU cancelled, failed or died: ask it (query-migrate)'],
+  [/^ERR_STREAM_/, STREAM],
+  [/^ERR_(BATCH|FRAME)_|^ERR_MESSAGE|^ERR_WINDOW_EXCEEDED$/, PEER],
+  [/^ERR_DIGEST$/, 'memory at the destination is not what was sent: do not use it'],
+  [/^ERR_SESSION_/, 'look at the log of the peer; it ended the session, or has one already'],
+  [/^ERR_POSTCOPY_PAUSED$/, 'start both ends again, then let QEMU recover (migrate-recover)'],
+];
+
+/** What to do about a failure; undefined where its message says all. */
+export function adviceOn(code: string): string | undefined {
+  return ADVICE.find(([pattern]) => pattern.test(code))?.[1];
+}

@@ -1,0 +1,172 @@
+import { describe, expect, test } from 'vitest';
+import { ProtocolError } from '../../src/errors.ts';
+import { Codec, Decoded } from '../../src/native.ts';
+import { BatchDecoder, DECODED_MAX } from '../../src/page/decode.ts';
+import { BatchEncoder, LITERAL_BYTES_MAX, SENDER_SLOTS_MAX } from '../../src/page/encode.ts';
+import { StreamReader } from '../../src/stream/reader.ts';
+import { createPrng } from '../support/prng.ts';
+import { PAGE_BYTES, randomBytes, StreamBuilder } from '../support/qemu-stream.ts';
+
+const LAYOUT = {
+  pageBits: 12,
+  hasFooter: true,
+  sectionId: 2,
+  blocks: [{ name: 'pc.ram', usedBytes: 256 * PAGE_BYTES }],
+};
+
+type Fill = 'text' | 'noise' | 'zero';
+
+/** Cuts one batch of pages with such contents, in a slot of the encoder. */
+function cutBatch(encoder: BatchEncoder, fill: Fill, pageCount = 100) {
+  const builder = new StreamBuilder({ blocks: [{ name: 'pc.ram', pages: 256 }] });
+  builder.header().ramStart().partBegin();
+  const random = createPrng(7);
+  for (let page = 0; page < pageCount; page++) {
+    if (fill === 'zero') builder.page(0, page, { kind: 'zero' });
+    else if (fill === 'noise') {
+      builder.page(0, page, { kind: 'page', bytes: randomBytes(random, PAGE_BYTES) });
+    } else {
+      const bytes = new Uint8Array(Buffer.alloc(PAGE_BYTES, `line ${page} of many\n`));
+      builder.page(0, page, { kind: 'page', bytes });
+    }
+  }
+  let cut: { slot: Uint8Array; sealed: Int32Array } | undefined;
+  const reader = new StreamReader({
+    takeSlot: () => encoder.takeSlot(),
+    layout: () => {},
+    bytes: () => {},
+    pages: (slot, sealed) => {
+      cut = { slot, sealed: sealed.slice() };
+    },
+    epoch: () => {},
+  });
+  reader.push(builder.bytes(), 0);
+  reader.flush();
+  return cut!;
+}
+
+async function encodeOne(codec: 'none' | 'lz4' | 'zstd', fill: Fill) {
+  const encoder = new BatchEncoder({ codec, threads: 1 });
+  const { slot, sealed } = cutBatch(encoder, fill);
+  const batch = await encoder.encode(slot, sealed, 0);
+  return { encoder, batch, payload: new Uint8Array(batch.buffer.slice(batch.start, batch.end)) };
+}
+
+describe('BatchEncoder encode() and BatchDecoder decode()', () => {
+  const cases = (['none', 'lz4', 'zstd'] as const).flatMap((codec) =>
+    (['text', 'noise', 'zero'] as const).map((fill) => ({ codec, fill })),
+  );
+  test.each(cases)('$codec of $fill: the records come back', async ({ codec, fill }) => {
+    const plain = await encodeOne('none', fill);
+    const coded = await encodeOne(codec, fill);
+    const decoder = new BatchDecoder(LAYOUT);
+    const records = await Promise.all(
+      [plain.payload, coded.payload].map(async (payload) => {
+        const { output, decoded } = await decoder.decode(payload, 0);
+        expect(decoded[Decoded.pages]).toBe(100);
+        expect(decoded[Decoded.zeroPages]).toBe(fill === 'zero' ? 100 : 0);
+        return output.slice(decoded[Decoded.start], decoded[Decoded.end]);
+      }),
+    );
+    expect(Buffer.compare(records[0]!, records[1]!)).toBe(0);
+  });
+
+  test('what compresses is smaller, what does not is sent as it is', async () => {
+    const { batch: text } = await encodeOne('zstd', 'text');
+    expect(text.codec).toBe(Codec.Zstd);
+    expect(text.end - text.start).toBeLessThan(text.facts.literalBytes / 10);
+    const { batch: noise } = await encodeOne('zstd', 'noise');
+    expect(noise.codec).toBe(Codec.None);
+    const { batch: zero } = await encodeOne('zstd', 'zero');
+    expect(zero.codec).toBe(Codec.None);
+    expect(zero.facts).toMatchObject({ pages: 100, zeroPages: 100, literalBytes: 0 });
+  });
+});
+
+describe('BatchEncoder takeSlot()', () => {
+  test('gives no slot while the threads have one batch more than they can work on', async () => {
+    const encoder = new BatchEncoder({ codec: 'lz4', threads: 2 });
+    const works: Promise<unknown>[] = [];
+    while (works.length < 10) {
+      const slot = encoder.takeSlot();
+      if (slot === undefined) break;
+      encoder.give(slot);
+      const { slot: cut, sealed } = cutBatch(encoder, 'text', 10);
+      works.push(encoder.encode(cut, sealed, 0));
+    }
+    expect(works).toHaveLength(3);
+    expect(encoder.inWork).toBe(3);
+    await Promise.all(works);
+    expect(encoder.inWork).toBe(0);
+    expect(encoder.takeSlot()).toBeDefined();
+  });
+
+  test.each(['text', 'noise'] as const)(
+    'batches of %s that are never acked end it',
+    async (fill) => {
+      const encoder = new BatchEncoder({ codec: 'lz4', threads: 1 });
+      const sent: Uint8Array[] = [];
+      for (let slot = encoder.takeSlot(); slot !== undefined; slot = encoder.takeSlot()) {
+        encoder.give(slot);
+        const cut = cutBatch(encoder, fill, 4);
+        sent.push((await encoder.encode(cut.slot, cut.sealed, 0)).buffer);
+      }
+      expect(sent.length).toBeLessThan(SENDER_SLOTS_MAX);
+      expect(sent.length).toBeGreaterThan(SENDER_SLOTS_MAX - 4);
+      expect(new Set(sent).size).toBe(sent.length);
+      encoder.give(sent[0]!);
+      expect(encoder.takeSlot()).toBeDefined();
+    },
+  );
+
+  test('slots hold a batch of the documented size', () => {
+    const slot = new BatchEncoder({ codec: 'none', threads: 1 }).takeSlot()!;
+    expect(slot.length).toBe(66 * 1024 + LITERAL_BYTES_MAX);
+  });
+});
+
+describe('BatchDecoder decode()', () => {
+  test('refuses a damaged batch, with its sequence', async () => {
+    const { payload } = await encodeOne('lz4', 'text');
+    const decoder = new BatchDecoder(LAYOUT);
+    payload[payload.length - 9]! ^= 1;
+    const error = await decoder.decode(payload, 42).catch((cause: unknown) => cause);
+    expect(error).toBeInstanceOf(ProtocolError);
+    expect(error).toMatchObject({ code: expect.stringMatching(/^ERR_BATCH_/), sequence: 42 });
+  });
+
+  test('refuses a page outside of its block', async () => {
+    const { payload } = await encodeOne('none', 'noise');
+    const blocks = [{ name: 'pc.ram', usedBytes: 50 * PAGE_BYTES }];
+    const decoder = new BatchDecoder({ ...LAYOUT, blocks });
+    await expect(decoder.decode(payload, 0)).rejects.toMatchObject({
+      code: expect.stringMatching(/^ERR_BATCH_/),
+    });
+  });
+
+  test('works with more outputs out than it keeps', async () => {
+    const { payload } = await encodeOne('none', 'noise');
+    const decoder = new BatchDecoder(LAYOUT);
+    const outputs = new Set<Uint8Array>();
+    for (let count = 0; count < DECODED_MAX + 2; count++) {
+      outputs.add((await decoder.decode(payload, 0)).output);
+    }
+    expect(outputs.size).toBe(DECODED_MAX + 2);
+    for (const output of outputs) decoder.give(output);
+    expect(outputs).toContain((await decoder.decode(payload, 0)).output);
+  });
+
+  test('a batch that failed gives its output back', async () => {
+    const { payload } = await encodeOne('lz4', 'text');
+    const bad = payload.slice();
+    bad[bad.length - 9]! ^= 1;
+    const decoder = new BatchDecoder(LAYOUT);
+    const first = (await decoder.decode(payload, 0)).output;
+    decoder.give(first);
+    for (let count = 0; count <= DECODED_MAX; count++) {
+      await expect(decoder.decode(bad, 0)).rejects.toThrow();
+    }
+    // Otherwise this one would be a buffer of its own, made to measure.
+    expect((await decoder.decode(payload, 0)).output.length).toBe(first.length);
+  });
+});
