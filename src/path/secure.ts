@@ -1,4 +1,4 @@
-import { constants, randomBytes } from 'node:crypto';
+import { constants, createPrivateKey, randomBytes, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ConnectionOptions, SecureVersion, TLSSocket, TlsOptions } from 'node:tls';
@@ -49,7 +49,7 @@ export function checkSecurity(security: Security): void {
  * With a key no authority is trusted at all: a server that shows a certificate is not ours.
  *
  * @returns Absent without TLS.
- * @throws {PathError} ERR_PATH_SECURITY If a file cannot be read.
+ * @throws {PathError} ERR_PATH_SECURITY If a file cannot be read, or is not what its name says.
  */
 export async function clientTls(security: Security): Promise<ConnectionOptions | undefined> {
   if (security.kind === 'none') return undefined;
@@ -71,7 +71,7 @@ export async function clientTls(security: Security): Promise<ConnectionOptions |
  * Gives the options of a TLS server. Session tickets are off: a path is never resumed.
  *
  * @returns Absent without TLS.
- * @throws {PathError} ERR_PATH_SECURITY If a file cannot be read.
+ * @throws {PathError} ERR_PATH_SECURITY If a file cannot be read, or is not what its name says.
  */
 export async function serverTls(security: Security): Promise<TlsOptions | undefined> {
   if (security.kind === 'none') return undefined;
@@ -174,16 +174,33 @@ async function readCertificates(
   directory: string,
   side: 'client' | 'server',
 ): Promise<{ ca: Buffer; cert: Buffer; key: Buffer }> {
-  const read = async (name: string): Promise<Buffer> => {
+  const read = async <T>(
+    name: string,
+    parse: (bytes: Buffer) => T,
+  ): Promise<{ bytes: Buffer; parsed: T }> => {
     const file = join(directory, name);
     try {
-      return await readFile(file);
+      const bytes = await readFile(file);
+      return { bytes, parsed: parse(bytes) };
     } catch (cause) {
-      const message = `Cannot read certificate or key ${file}: ${codeOf(cause)}`;
-      throw new PathError('ERR_PATH_SECURITY', message, '', cause);
+      // What is no certificate would be left out without a word, or fail as something else.
+      const isSystem = cause instanceof Error && 'syscall' in cause;
+      const why = isSystem ? codeOf(cause) : messageOf(cause);
+      throw unreadable(file, why, cause);
     }
   };
-  const names = ['ca-cert.pem', `${side}-cert.pem`, `${side}-key.pem`];
-  const [ca, cert, key] = await Promise.all(names.map(read));
-  return { ca: ca!, cert: cert!, key: key! };
+  const [ca, cert, key] = await Promise.all([
+    read('ca-cert.pem', (bytes) => new X509Certificate(bytes)),
+    read(`${side}-cert.pem`, (bytes) => new X509Certificate(bytes)),
+    read(`${side}-key.pem`, (bytes) => createPrivateKey(bytes)),
+  ]);
+  if (!cert.parsed.checkPrivateKey(key.parsed)) {
+    throw unreadable(join(directory, `${side}-key.pem`), `it is not the key of ${side}-cert.pem`);
+  }
+  return { ca: ca.bytes, cert: cert.bytes, key: key.bytes };
+}
+
+function unreadable(file: string, why: string, cause?: unknown): PathError {
+  const message = `Cannot read certificate or key ${file}: ${why}`;
+  return new PathError('ERR_PATH_SECURITY', message, '', cause);
 }

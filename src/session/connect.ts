@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { formatHostPort, type PathAddress } from '../address.ts';
 import { PagelaneError, PathError, ProtocolError, RemoteError } from '../errors.ts';
 import { PATHS_MAX, SESSION_ID_BYTES } from '../frame/limits.ts';
@@ -85,6 +86,8 @@ class Connector {
   constructor(options: CheckedOptions, signal: AbortSignal | undefined) {
     this.#options = options;
     this.#signal = AbortSignal.any([this.#stop.signal, ...(signal === undefined ? [] : [signal])]);
+    // Every path that is being opened listens: more than Node takes for a leak.
+    for (const listened of [this.#signal, this.#stop.signal]) setMaxListeners(0, listened);
     this.opened = new Promise((resolve) => {
       this.#onOpened = resolve;
     });

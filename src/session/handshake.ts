@@ -57,7 +57,7 @@ export interface Welcomed {
 }
 
 /**
- * Runs the client's half.
+ * Runs the client's half. The link is destroyed if the promise rejects.
  *
  * @param onWelcome Called before the promise settles: takes the link over.
  * @throws {RemoteError} If the server refused, with its code.
@@ -70,7 +70,6 @@ export function runClientHandshake(
   onWelcome: (welcomed: Welcomed) => void,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    parts.signal?.throwIfAborted();
     let isSettled = false;
     const onAbort = (): void => settle(parts.signal?.reason);
     const handshake = new ClientHandshake(parts, {
@@ -95,6 +94,10 @@ export function runClientHandshake(
         reject(error);
       }
     };
+    if (parts.signal?.aborted === true) {
+      onAbort();
+      return;
+    }
     parts.signal?.addEventListener('abort', onAbort);
     handshake.start();
   });

@@ -37,6 +37,7 @@ export class OutboundLane implements LaneSender {
   readonly #fresh = new Fifo<OutboundFrame>();
   /** Frames of lost paths, ascending by sequence. */
   #returned: OutboundFrame[] = [];
+  #returnedBytes = 0;
   #creditBytes: number;
   #spentBytes = 0;
   readonly #acked = new SequenceSet();
@@ -63,6 +64,12 @@ export class OutboundLane implements LaneSender {
   /** Payload bytes that the peer lets us send at once. */
   get creditBytes(): number {
     return this.#creditBytes - this.#spentBytes;
+  }
+
+  /** Payload bytes that may go now: what lost paths held, and of the others what has credit. */
+  get sendableBytes(): number {
+    const freshBytes = this.#queuedBytes - this.#returnedBytes;
+    return this.#returnedBytes + Math.max(0, Math.min(freshBytes, this.creditBytes));
   }
 
   /** Whether everything that was sent is acked. */
@@ -118,6 +125,8 @@ export class OutboundLane implements LaneSender {
     if (frame === undefined) {
       frame = this.#fresh.shift()!;
       this.#spentBytes += frame.payloadBytes;
+    } else {
+      this.#returnedBytes -= frame.payloadBytes;
     }
     this.#queuedBytes -= frame.payloadBytes;
     this.#unackedBytes += frame.payloadBytes;
@@ -134,6 +143,7 @@ export class OutboundLane implements LaneSender {
   return(frame: OutboundFrame): void {
     this.#unackedBytes -= frame.payloadBytes;
     this.#queuedBytes += frame.payloadBytes;
+    this.#returnedBytes += frame.payloadBytes;
     const at = this.#returned.findIndex(({ sequence }) => sequence > frame.sequence);
     this.#returned.splice(at < 0 ? this.#returned.length : at, 0, frame);
   }
@@ -159,6 +169,7 @@ export class OutboundLane implements LaneSender {
   clear(): void {
     this.#fresh.drain();
     this.#returned = [];
+    this.#returnedBytes = 0;
     this.#queuedBytes = 0;
     this.#unackedBytes = 0;
   }

@@ -250,7 +250,7 @@ export class Session {
         break;
       }
       const frameBytes = frame.bytes.length;
-      const backlogBytes = this.#backlogBytes() - frame.payloadBytes;
+      const backlogBytes = this.#sendableBytes() - frame.payloadBytes;
       const path = this.#paths.choose({ frameBytes, backlogBytes });
       if (path === undefined) break;
       state.outbound.take();
@@ -271,11 +271,9 @@ export class Session {
     return undefined;
   }
 
-  #backlogBytes(): number {
+  #sendableBytes(): number {
     let bytes = 0;
-    for (const { outbound } of this.#lanes) {
-      bytes += Math.min(outbound.queuedBytes, Math.max(outbound.creditBytes, 0));
-    }
+    for (const { outbound } of this.#lanes) bytes += outbound.sendableBytes;
     return bytes;
   }
 

@@ -1,0 +1,236 @@
+import fc from 'fast-check';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { codeOf } from '../../src/errors.ts';
+import { decodeHeader, emptyHeader, FLAG_FIN, type FrameHeader } from '../../src/frame/header.ts';
+import { HEADER_BYTES, PAYLOAD_BYTES_MAX, SEQUENCE_WINDOW } from '../../src/frame/limits.ts';
+import { type OutboundFrame, OutboundLane } from '../../src/session/outbound.ts';
+
+const WINDOW_BYTES = 64 * 1024;
+
+let lane: OutboundLane;
+let acked: number[];
+
+beforeEach(() => {
+  lane = new OutboundLane(4, WINDOW_BYTES);
+  acked = [];
+});
+
+interface Kind {
+  readonly isOrdered?: boolean;
+  readonly isLast?: boolean;
+}
+
+function send(bytes: number, { isOrdered = false, isLast = false }: Kind = {}): number {
+  const buffer = new Uint8Array(HEADER_BYTES + bytes);
+  const sequence: number = lane.send({
+    buffer,
+    start: HEADER_BYTES,
+    end: buffer.length,
+    isOrdered,
+    isLast,
+    onAcked: () => acked.push(sequence),
+  });
+  return sequence;
+}
+
+/** Takes what may go, as a path would. */
+function takeAll(): OutboundFrame[] {
+  const taken: OutboundFrame[] = [];
+  for (let frame = lane.next(); frame !== undefined; frame = lane.next()) {
+    lane.take();
+    taken.push(frame);
+  }
+  return taken;
+}
+
+function headerOf(frame: OutboundFrame): FrameHeader {
+  const header = emptyHeader();
+  decodeHeader(frame.bytes, 0, { into: header, stage: 'session' });
+  return header;
+}
+
+function codeOfCall(call: () => unknown): string {
+  try {
+    call();
+  } catch (error) {
+    return codeOf(error);
+  }
+  return 'none';
+}
+
+describe('OutboundLane numbers', () => {
+  test('messages from 0, with their epochs, and writes headers in place', () => {
+    send(10);
+    send(0);
+    send(5, { isOrdered: true });
+    send(6);
+    send(7);
+    lane.beginEpoch();
+    lane.beginEpoch();
+    send(8);
+    send(9, { isLast: true });
+    const headers = takeAll().map(headerOf);
+    expect(headers.map(({ sequence, epoch, flags }) => [sequence, epoch, flags])).toEqual([
+      [0, 0, 0],
+      [1, 0, 0],
+      [2, 2, 0],
+      [3, 3, 0],
+      [4, 3, 0],
+      [5, 5, 0],
+      [6, 6, FLAG_FIN],
+    ]);
+    expect(headers.map(({ lane: id, length }) => [id, length])).toEqual(
+      [10, 0, 5, 6, 7, 8, 9].map((length) => [4, length]),
+    );
+  });
+
+  test('nothing after the last', () => {
+    send(1, { isLast: true });
+    expect(() => send(1)).toThrow('Lane 4 has sent its last message');
+  });
+
+  test.each([
+    ['without room for the header', { start: HEADER_BYTES - 1, end: 40 }],
+    ['that ends before it begins', { start: 40, end: 39 }],
+    ['that ends behind its buffer', { start: HEADER_BYTES, end: 65 }],
+  ])('no message %s', (_what, range) => {
+    const message = { buffer: new Uint8Array(64), isOrdered: true, ...range };
+    expect(() => lane.send(message)).toThrow(RangeError);
+    expect(send(1)).toBe(0);
+  });
+
+  test('no message longer than the window, or than a frame', () => {
+    expect(() => send(WINDOW_BYTES + 1)).toThrow(`at most ${WINDOW_BYTES} bytes`);
+    expect(send(WINDOW_BYTES)).toBe(0);
+    lane = new OutboundLane(0, 2 * PAYLOAD_BYTES_MAX);
+    expect(() => send(PAYLOAD_BYTES_MAX + 1)).toThrow(`at most ${PAYLOAD_BYTES_MAX} bytes`);
+  });
+});
+
+describe('OutboundLane stops', () => {
+  test('at the credit, to the byte', () => {
+    send(WINDOW_BYTES - 10);
+    send(10);
+    send(1);
+    expect(takeAll().length).toBe(2);
+    expect(lane.creditBytes).toBe(0);
+    lane.onCredit(WINDOW_BYTES + 1);
+    expect(takeAll().length).toBe(1);
+    expect(lane.queuedBytes).toBe(0);
+  });
+
+  test('but not for a message without bytes', () => {
+    send(WINDOW_BYTES);
+    send(0);
+    expect(takeAll().length).toBe(2);
+  });
+
+  test('at the window of sequences, until the first one missing is acked', () => {
+    for (let count = 0; count <= SEQUENCE_WINDOW; count++) send(0);
+    const frames = takeAll();
+    expect(frames.length).toBe(SEQUENCE_WINDOW);
+    for (const frame of frames.slice(1)) lane.onAcked(frame);
+    expect(lane.next()).toBeUndefined();
+    lane.onAcked(frames[0]!);
+    expect(lane.next()?.sequence).toBe(SEQUENCE_WINDOW);
+  });
+
+  test('takes totals of credit that overtook each other', () => {
+    send(WINDOW_BYTES);
+    takeAll();
+    lane.onCredit(WINDOW_BYTES + 100);
+    lane.onCredit(WINDOW_BYTES + 50);
+    expect(lane.creditBytes).toBe(100);
+  });
+
+  test('takes no credit that the peer cannot mean', () => {
+    send(100);
+    expect(codeOfCall(() => lane.onCredit(WINDOW_BYTES + 1))).toBe('ERR_WINDOW_EXCEEDED');
+    takeAll();
+    expect(codeOfCall(() => lane.onCredit(WINDOW_BYTES + 100))).toBe('none');
+    expect(codeOfCall(() => lane.onCredit(WINDOW_BYTES + 101))).toBe('ERR_WINDOW_EXCEEDED');
+  });
+});
+
+describe('OutboundLane keeps', () => {
+  test('what is not acked, and tells each ack once', () => {
+    send(10);
+    send(20);
+    const [first, second] = takeAll();
+    expect([lane.queuedBytes, lane.unackedBytes]).toEqual([0, 30]);
+    lane.onAcked(second!);
+    expect([lane.unackedBytes, lane.isSettled]).toEqual([10, false]);
+    lane.onAcked(first!);
+    expect([lane.unackedBytes, lane.isSettled]).toEqual([0, true]);
+    expect(acked).toEqual([1, 0]);
+  });
+
+  test('returned frames, and sends them first, in the order of sequences, without credit', () => {
+    for (let count = 0; count < 5; count++) send(WINDOW_BYTES / 4);
+    const frames = takeAll();
+    expect(frames.length).toBe(4);
+    for (const index of [2, 0, 3]) lane.return(frames[index]!);
+    expect(lane.creditBytes).toBe(0);
+    expect(lane.sendableBytes).toBe((3 * WINDOW_BYTES) / 4);
+    expect(takeAll().map(({ sequence }) => sequence)).toEqual([0, 2, 3]);
+    expect([lane.creditBytes, lane.sendableBytes]).toEqual([0, 0]);
+  });
+
+  test('nothing once it is cleared', () => {
+    send(10);
+    send(10);
+    lane.return(takeAll()[0]!);
+    lane.clear();
+    expect([lane.queuedBytes, lane.unackedBytes]).toEqual([0, 0]);
+    expect(lane.next()).toBeUndefined();
+  });
+
+  test('its books, whatever happens to its frames', () => {
+    const steps = fc.array(
+      fc.record({
+        what: fc.constantFrom('send', 'send', 'take', 'take', 'ack', 'lose', 'grant'),
+        size: fc.nat(20_000),
+        at: fc.nat(),
+      }),
+      { maxLength: 120 },
+    );
+    fc.assert(
+      fc.property(steps, (all) => {
+        lane = new OutboundLane(0, WINDOW_BYTES);
+        acked = [];
+        const onPaths: OutboundFrame[] = [];
+        let [sent, spent, granted] = [0, 0, WINDOW_BYTES];
+        const seen = new Set<number>();
+        for (const { what, size, at } of all) {
+          if (what === 'send') {
+            send(size);
+            sent += size;
+          }
+          const next = what === 'take' ? lane.next() : undefined;
+          if (next !== undefined) {
+            if (!seen.has(next.sequence)) spent += next.payloadBytes;
+            seen.add(next.sequence);
+            lane.take();
+            onPaths.push(next);
+          }
+          const [one] = what === 'ack' || what === 'lose' ? onPaths.splice(at % 7, 1) : [];
+          if (one !== undefined && what === 'ack') lane.onAcked(one);
+          if (one !== undefined && what === 'lose') lane.return(one);
+          if (what === 'grant') {
+            granted = Math.max(granted, spent + (size % WINDOW_BYTES));
+            lane.onCredit(granted);
+          }
+          const flying = onPaths.reduce((sum, { payloadBytes }) => sum + payloadBytes, 0);
+          expect(lane.unackedBytes).toBe(flying);
+          expect(spent).toBeLessThanOrEqual(granted);
+          expect(lane.creditBytes).toBe(granted - spent);
+          // What may go now is at least the frame that goes next.
+          expect(lane.sendableBytes).toBeGreaterThanOrEqual(lane.next()?.payloadBytes ?? 0);
+          expect(lane.sendableBytes).toBeLessThanOrEqual(lane.queuedBytes);
+        }
+        expect(new Set(acked).size).toBe(acked.length);
+        expect(lane.queuedBytes + lane.unackedBytes).toBeLessThanOrEqual(sent);
+      }),
+    );
+  });
+});

@@ -1,0 +1,68 @@
+import { once } from 'node:events';
+import net from 'node:net';
+
+/** How a relay can lose what goes through it: a reset, an end, or silence for ever. */
+export type Harm = 'reset' | 'finish' | 'swallow';
+
+/** A relay on loopback, through which one path goes. */
+export class Relay {
+  /** Port it relays to. */
+  readonly to: number;
+  readonly #server: net.Server;
+  readonly #pairs: (readonly [net.Socket, net.Socket])[] = [];
+  #isSwallowing = false;
+
+  private constructor(server: net.Server, to: number) {
+    this.#server = server;
+    this.to = to;
+    server.on('connection', (near) => this.#onConnection(near));
+  }
+
+  static async open(to: number): Promise<Relay> {
+    const server = net.createServer();
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return new Relay(server, to);
+  }
+
+  get port(): number {
+    return (this.#server.address() as net.AddressInfo).port;
+  }
+
+  /** Loses the connections that are open, and takes no other. */
+  harm(how: Harm): void {
+    this.#server.close();
+    this.#isSwallowing = how === 'swallow';
+    for (const socket of this.#pairs.flat()) {
+      if (how === 'reset') socket.resetAndDestroy();
+      if (how === 'finish') socket.destroy();
+    }
+  }
+
+  /** Writes bytes of its own to the far end, between what goes through. */
+  inject(bytes: Uint8Array): void {
+    for (const [, far] of this.#pairs) far.write(bytes);
+  }
+
+  close(): void {
+    this.#server.close();
+    for (const socket of this.#pairs.flat()) socket.destroy();
+  }
+
+  #onConnection(near: net.Socket): void {
+    const far = net.connect({ port: this.to, host: '127.0.0.1' });
+    this.#pairs.push([near, far]);
+    for (const [from, onto] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      from.setNoDelay(true);
+      from.on('error', () => {});
+      from.on('close', () => onto.destroy());
+      from.on('drain', () => onto.resume());
+      from.on('data', (chunk) => {
+        if (!this.#isSwallowing && !onto.write(chunk)) from.pause();
+      });
+    }
+  }
+}
