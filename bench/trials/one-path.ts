@@ -15,7 +15,7 @@ export const onePath: Trial = {
     const random = subject('random', isSmoke);
     const structured = subject('structured', isSmoke);
     const plain = (what: typeof random) => () =>
-      measure(what, network, (pair) => migrateTcp(pair, { host: HOST }));
+      measure(what, network, (pair, settings) => migrateTcp(pair, { ...settings, host: HOST }));
     const incompressible = await alternate(
       pairs,
       () => measure(random, network, throughPagelane(network, { codec: 'none' })),

@@ -15,8 +15,8 @@ export const realGuests: Trial = {
       pairs,
       () => measure('compile', network, throughPagelane(network)),
       () =>
-        measure('compile', network, (pair) =>
-          migrateMultifd(pair, { host: '10.77.1.2', isMptcp: true }),
+        measure('compile', network, (pair, settings) =>
+          migrateMultifd(pair, { ...settings, host: '10.77.1.2', isMptcp: true }),
         ),
       { warmUp: false },
     );

@@ -17,14 +17,19 @@ export const twoPaths: Trial = {
     const incompressible = await alternate(
       pairs,
       () => measure(random, network, throughPagelane(network)),
-      () => measure(random, network, (pair) => migrateMptcp(pair, { host: HOST })),
+      () =>
+        measure(random, network, (pair, settings) =>
+          migrateMptcp(pair, { ...settings, host: HOST }),
+        ),
       { warmUp: !isSmoke },
     );
     const compressible = await alternate(
       pairs,
       () => measure(structured, network, throughPagelane(network)),
       () =>
-        measure(structured, network, (pair) => migrateMultifd(pair, { host: HOST, isMptcp: true })),
+        measure(structured, network, (pair, settings) =>
+          migrateMultifd(pair, { ...settings, host: HOST, isMptcp: true }),
+        ),
       { warmUp: false },
     );
     return [
