@@ -108,3 +108,9 @@ export function codeOf(error: unknown): string {
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** Anything that was thrown, as an error with a code. */
+export function asPagelaneError(error: unknown): PagelaneError {
+  if (error instanceof PagelaneError) return error;
+  return new PagelaneError(codeOf(error), messageOf(error), { cause: error });
+}

@@ -181,9 +181,8 @@ export interface Native {
    * Completes a sealed batch: checksum, and literals compressed as a whole.
    *
    * `slot[start, end)` is what `seal` left. With a codec, `out` (as large as `slot`) gets the batch
-   * at the
-   * same distance from its room; if that is not smaller, the batch stays uncompressed in `slot`.
-   * Neither may be touched until the promise settles.
+   * at the same distance from its room; if that is not smaller, the batch stays uncompressed in
+   * `slot`. Neither may be touched until the promise settles.
    *
    * @param level LZ4: acceleration 1..65537. zstd: level -131072..22.
    * @param encoded Receives `Encoded` before the promise resolves.

@@ -3,6 +3,7 @@ import { startGuest, type Workload } from '../../test/support/lab/guest.ts';
 import type { MigrationReport, Pair } from '../../test/support/lab/migrate.ts';
 import type { LabNetwork } from '../../test/support/lab/netns.ts';
 import { run } from '../../test/support/lab/processes.ts';
+import type { QmpObject } from '../../test/support/lab/qmp.ts';
 import { startRealisticGuest } from '../../test/support/lab/realistic.ts';
 import { PagelaneMigration, type PagelaneOptions } from '../../test/support/pagelane.ts';
 import type { Figures } from '../harness.ts';
@@ -66,6 +67,14 @@ async function start(what: Subject, namespace: string, isIncoming: boolean) {
 }
 
 /**
+ * Tells QEMU what the links carry. It would measure by the bytes that pagelane takes, before they
+ * are compressed, and stop the guest as soon as those that are left would fit into 300 ms.
+ */
+export function knownBandwidth(network: LabNetwork, rateMbit: number): QmpObject {
+  return { 'avail-switchover-bandwidth': (network.paths.length * rateMbit * 1e6) / 8 };
+}
+
+/**
  * Touches free memory and gives it back. Where this machine is a guest whose host takes back what
  * it frees, the first touch of a page costs ten times as much: a migration would measure little
  * else. For the same reason the memory of both guests is touched before.
@@ -74,14 +83,17 @@ async function warmFreeMemory(): Promise<void> {
   await run(['dd', 'if=/dev/zero', 'of=/dev/null', `bs=${WARMED_MIB}M`, 'count=1', 'status=none']);
 }
 
-/** pagelane as a transport. */
+/** pagelane as a transport; `parameters` are QEMU's, for both ends. */
 export function throughPagelane(
   network: LabNetwork,
-  options: Omit<PagelaneOptions, 'network'> = {},
+  {
+    parameters = {},
+    ...options
+  }: Omit<PagelaneOptions, 'network'> & { readonly parameters?: QmpObject } = {},
 ): Transport {
   return async (pair, settings) => {
     await using migration = new PagelaneMigration({ network, ...options });
-    const report = await migration.migrate(pair, settings);
+    const report = await migration.migrate(pair, { ...settings, parameters });
     await migration.results();
     return report;
   };

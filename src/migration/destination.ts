@@ -1,4 +1,10 @@
-import { codeOf, type GuestPlace, messageOf, PagelaneError, ProtocolError } from '../errors.ts';
+import {
+  asPagelaneError,
+  type GuestPlace,
+  messageOf,
+  PagelaneError,
+  ProtocolError,
+} from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import { type Codec, Decoded } from '../native.ts';
 import { BatchDecoder, DECODED_MAX, type DecodedBatch } from '../page/decode.ts';
@@ -400,9 +406,4 @@ export class DestinationStream extends MigrationStream {
   protected override codecInUse(): string {
     return '';
   }
-}
-
-function asPagelaneError(error: unknown): PagelaneError {
-  if (error instanceof PagelaneError) return error;
-  return new PagelaneError(codeOf(error), messageOf(error), { cause: error });
 }

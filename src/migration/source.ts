@@ -1,4 +1,4 @@
-import { codeOf, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
+import { asPagelaneError, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import { BatchEncoder } from '../page/encode.ts';
@@ -366,8 +366,8 @@ export class SourceStream extends MigrationStream {
     if (this.tally.phase === 'postcopy') return 'destination';
     if (this.#returnPath.shutStatus !== undefined) return 'source';
     // From the first device state on the destination may have all it needs to start the guest.
-    // Without a return
-    // path QEMU runs on at the source unless it has written, and closed, everything.
+    // Without a return path QEMU runs on at the source unless it has written, and closed,
+    // everything.
     const mayHaveStarted =
       this.#reader.isPastMemory && (this.#reader.hasReturnPath || this.#isEndQueued);
     return mayHaveStarted ? 'unknown' : 'source';
@@ -389,8 +389,8 @@ export class SourceStream extends MigrationStream {
 
   /**
    * Ends without success. QEMU's channel is closed, so that the source runs on, unless the
-   * destination may run: then
-   * it stays open and the source stays stopped until whoever owns this stream has found out.
+   * destination may run: then it stays open and the source stays stopped until whoever owns this
+   * stream has found out.
    */
   #fail(error: PagelaneError, guest: GuestPlace): void {
     if (this.isSettled) return;
@@ -454,9 +454,4 @@ function truncatedError(when: string): PagelaneError {
 
 function pausedError(why: string): PagelaneError {
   return new PagelaneError('ERR_POSTCOPY_PAUSED', `Post-copy is paused: ${why}`);
-}
-
-function asPagelaneError(error: unknown): PagelaneError {
-  if (error instanceof PagelaneError) return error;
-  return new PagelaneError(codeOf(error), messageOf(error), { cause: error });
 }

@@ -19,6 +19,7 @@ const LADDER: readonly CodecStep[] = [
   { codec: Codec.Lz4, level: 1, name: 'lz4' },
   { codec: Codec.Zstd, level: -1, name: 'zstd-fast' },
   { codec: Codec.Zstd, level: 1, name: 'zstd' },
+  { codec: Codec.Zstd, level: 2, name: 'zstd-tight' },
 ];
 const FIXED: Readonly<Record<Exclude<CodecName, 'auto'>, number>> = {
   none: 0,
@@ -38,8 +39,8 @@ const SKIP_BATCHES_MAX = 4;
 
 /**
  * Chooses the codec of the next batch from who waits for whom: where encoded batches wait for
- * paths, the network is
- * the limit and a tighter codec pays; where paths wait for batches, the processor is.
+ * paths, the network is the limit and a tighter codec pays; where paths wait for batches, the
+ * processor is.
  */
 export class CodecChoice {
   readonly #isFixed: boolean;

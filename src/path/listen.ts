@@ -5,6 +5,7 @@ import type { Clock } from '../clock.ts';
 import { codeOf, messageOf, PagelaneError, PathError } from '../errors.ts';
 import { formatEnd, SocketLink } from './connection.ts';
 import { HANDSHAKES_MAX } from './limits.ts';
+import { readInto, takeSocket } from './read-into.ts';
 import { exporterOf, type Security, securityError, serverTls } from './secure.ts';
 
 /** A connection that has arrived, TLS included, and still has to say what it wants. */
@@ -150,7 +151,10 @@ export class LinkListener {
   }
 
   #onSecure(socket: TLSSocket): void {
-    this.#arrive(new SocketLink(), socket, { hasReadOptions: false });
+    const link = new SocketLink();
+    const { hasReadOptions } = readInto(socket, link);
+    this.#arrive(link, socket, { hasReadOptions });
+    socket.resume();
   }
 
   #arrive(link: SocketLink, socket: Socket, options: { hasReadOptions: boolean }): void {
@@ -173,26 +177,6 @@ export class LinkListener {
     if (!this.#forget(remote)) return;
     this.#options.onRefused(refusal(error, remote));
   }
-}
-
-/**
- * Makes the accepted socket read into our buffer.
- *
- * A server has no option for that, but the socket's handle can be given to a socket that has it.
- * `_handle` is not documented; where it is missing, the socket is used as it is.
- */
-function takeSocket(socket: Socket, link: SocketLink): { taken: Socket; hasReadOptions: boolean } {
-  const owner = socket as unknown as { _handle?: object | null };
-  const handle = owner._handle;
-  if (handle === undefined || handle === null || !('readStart' in handle)) {
-    return { taken: socket, hasReadOptions: false };
-  }
-  owner._handle = null;
-  socket.destroy();
-  const options = { handle, onread: link.readOptions, readable: true, writable: true };
-  const taken = new net.Socket(options as unknown as net.SocketConstructorOpts);
-  taken.on('error', () => {});
-  return { taken, hasReadOptions: true };
 }
 
 function refusal(error: Error, remote: string): PagelaneError {

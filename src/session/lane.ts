@@ -86,9 +86,8 @@ export class Lane {
 
   /**
    * Accepts a message and sends it as soon as credit and paths allow. What is queued is the
-   * caller's
-   * to bound: see `queuedBytes` and `onDrain`. The bytes must not change until `onAcked`. When the
-   * session is over a message goes nowhere; `Session.ended` says why.
+   * caller's to bound: see `queuedBytes` and `onDrain`. The bytes must not change until `onAcked`.
+   * When the session is over a message goes nowhere; `Session.ended` says why.
    *
    * @returns Its sequence.
    * @throws {RangeError} If it is longer than a frame or the peer's window, or has no room for the

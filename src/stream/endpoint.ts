@@ -89,8 +89,7 @@ export class QemuChannel {
   /** Takes over an accepted connection, to read it into a buffer of our own. */
   static adopt(accepted: Socket, address: string): QemuChannel {
     // Node offers a reused read buffer only to sockets that it constructs with one; a socket that a
-    // server
-    // accepted hands over its handle. Tried on Node 20 and 22.
+    // server accepted hands over its handle. Tried on Node 20 and 22.
     const holder = accepted as unknown as { _handle: unknown };
     const handle = holder._handle;
     holder._handle = null;

@@ -5,6 +5,7 @@ import {
   PAGE_BITS_MIN,
   type RamBlock,
 } from '../page/block.ts';
+import { viewOf } from './bytes.ts';
 import {
   BitmapFlag,
   Command,
@@ -249,8 +250,7 @@ function walkBlocks(bytes: Uint8Array, form: ListForm, visit: (block: RamBlock) 
 
 /**
  * Tells a page size from what else may follow a block: a name (its first byte is not zero) or the
- * next
- * record's header (less than the smallest page).
+ * next record's header (less than the smallest page).
  */
 function isPageSize(value: bigint): boolean {
   return value >= 4096n && value < 1n << 56n && (value & (value - 1n)) === 0n;
@@ -292,7 +292,8 @@ export function describeUnknown(bytes: Uint8Array): string {
     return isPostcopy && command !== Command.EnableColo ? 'post-copy' : `command ${command}`;
   }
   const hasName = type === SectionType.Start || type === SectionType.Full;
-  if (hasName && bytes.length > SECTION_BEFORE_NAME_BYTES) {
+  const nameEnd = SECTION_BEFORE_NAME_BYTES + (bytes[SECTION_BEFORE_NAME_BYTES - 1] ?? 0);
+  if (hasName && bytes.length >= nameEnd) {
     return `section "${sectionName(bytes)}"`;
   }
   return `an item of type ${type}`;
@@ -304,8 +305,4 @@ function whole(bytes: Uint8Array, itemBytes: number): number {
 
 function text(bytes: Uint8Array, at: number, count: number): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset + at, count).toString('latin1');
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

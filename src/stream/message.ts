@@ -8,6 +8,7 @@ import {
   type RamBlock,
   type RamLayout,
 } from '../page/block.ts';
+import { viewOf } from './bytes.ts';
 import type { BytesPlace } from './reader.ts';
 
 /*
@@ -282,8 +283,4 @@ function parseJson(bytes: Uint8Array): Record<string, unknown> {
 
 function require(condition: boolean, what: string): asserts condition {
   if (!condition) throw new ProtocolError('ERR_MESSAGE', `Cannot read message: ${what}`);
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

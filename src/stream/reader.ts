@@ -1,6 +1,7 @@
 import { StreamError } from '../errors.ts';
 import { CutStop, native, type RamCutter, Sealed } from '../native.ts';
 import { blockColumns, type RamBlock, type RamLayout } from '../page/block.ts';
+import { joined, viewOf } from './bytes.ts';
 import {
   BitmapFlag,
   Command,
@@ -550,14 +551,3 @@ export class StreamReader {
 
 const EMPTY = new Uint8Array(0);
 const EOS_RECORD = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, RamFlag.Eos);
-
-function joined(first: Uint8Array, second: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(first.length + second.length);
-  bytes.set(first, 0);
-  bytes.set(second, first.length);
-  return bytes;
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}

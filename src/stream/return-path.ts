@@ -1,3 +1,5 @@
+import { joined, viewOf } from './bytes.ts';
+
 /*
  * The return path: what the destination QEMU tells the source QEMU. `u16 type, u16 length,
  * payload`.
@@ -88,15 +90,4 @@ export class ReturnPathWatcher {
     this.#isBitmapNext = false;
     return 8;
   }
-}
-
-function joined(first: Uint8Array, second: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(first.length + second.length);
-  bytes.set(first, 0);
-  bytes.set(second, first.length);
-  return bytes;
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -9,8 +9,7 @@ const TAIL_BYTES_MAX = 1024 * 1024;
  * Tells a whole stream from one that was cut in its device state, which has no lengths of its own.
  *
  * A whole pre-copy stream ends with EOF and a VMDESCRIPTION whose length reaches exactly to its
- * last
- * byte. Needed where no return path says how it went.
+ * last byte. Needed where no return path says how it went.
  */
 export class TailWatcher {
   #bytes: Uint8Array = new Uint8Array(64 * 1024);

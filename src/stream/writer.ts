@@ -7,11 +7,9 @@ import type { BytesPlace } from './reader.ts';
  * From decoded batches and opaque bytes to a stream that QEMU accepts
  *
  * A batch is decoded as if the stream stood where it stood at the source. Where batches come in
- * another
- * order, the writer mends the joint: it opens or closes a RAM section in front of the batch, and
- * names the block of the batch's first record. In the source's order there is nothing to mend, and
- * the
- * output is the source's stream, byte for byte.
+ * another order, the writer mends the joint: it opens or closes a RAM section in front of the
+ * batch, and names the block of the batch's first record. In the source's order there is nothing to
+ * mend, and the output is the source's stream, byte for byte.
  */
 export class StreamWriter {
   #layout: RamLayout | undefined;
@@ -127,8 +125,7 @@ export class StreamWriter {
 
 /**
  * Turns the first page record from CONTINUE to named: moves what is in front of it, and its header,
- * to
- * the left and puts the name in the gap.
+ * to the left and puts the name in the gap.
  *
  * @returns The new start.
  */

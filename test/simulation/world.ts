@@ -22,6 +22,7 @@ export class World {
   readonly server: Session;
   readonly wrong: string[] = [];
   readonly flows: Flow[] = [];
+  readonly #pairs: SimulatedPair[] = [];
   readonly #alive = new Set<SimulatedPair>();
   readonly #seenByClient = new Map<number, Set<number>>();
   readonly #seenByServer = new Map<number, Set<number>>();
@@ -66,6 +67,7 @@ export class World {
       if (this.#canary === 'epochs ignored') end.tamper = withoutEpoch;
     }
     this.#watch(pair);
+    this.#pairs.push(pair);
     this.#alive.add(pair);
     this.client.adopt(pair.client);
     this.server.adopt(pair.server);
@@ -156,11 +158,10 @@ export class World {
   /** Loses every path at once: nothing is left to go on with. */
   loseAll(): void {
     this.#isLost = true;
-    for (const pair of this.#alive) {
+    for (const pair of this.#pairs) {
       if (this.network.random() < 0.5) pair.cut();
       else pair.goSilent();
     }
-    this.#alive.clear();
   }
 }
 

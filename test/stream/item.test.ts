@@ -245,4 +245,10 @@ test('describeUnknown() says it in words', () => {
   expect(describeIt(build().command(99).bytes())).toBe('command 99');
   expect(describeIt(build().section(1, 4, 'vfio', 1).bytes())).toBe('section "vfio"');
   expect(describeIt(Uint8Array.of(99, 1))).toBe('an item of type 99');
+  // A name that is not there as a whole.
+  for (const type of [1, 4]) {
+    for (const rest of [[], [0, 0, 0, 1], [0, 0, 0, 1, 9], [0, 0, 0, 1, 9, 65, 66]]) {
+      expect(describeIt(Uint8Array.of(type, ...rest))).toBe(`an item of type ${type}`);
+    }
+  }
 });

@@ -27,8 +27,7 @@ const LINGER_MS = 2000;
 
 /**
  * Links and their clock, made of a seed. Nothing here waits: `run` jumps from event to event, and
- * two
- * runs with one seed are the same.
+ * two runs with one seed are the same.
  */
 export class SimulatedNetwork {
   readonly random: () => number;

@@ -1,0 +1,22 @@
+// Requires: QEMU 9.0 or newer, root for namespaces, iperf3.
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { repositoryRoot } from '../support/lab/binaries.ts';
+import { run } from '../support/lab/processes.ts';
+
+/** How fast something is, `npm run bench` says; here, that each trial still measures something. */
+test.each([
+  ['kernels', /GB\/s/],
+  ['loopback-pages', /gigabytesPerSecond: ours \d.* iperf3 \d/],
+  ['memory-bound', /highest RSS: send \d+ MiB of \d+, receive \d+ MiB of \d+/],
+  ['one-path', /totalMs +ours ÷ peer \d/],
+  ['tls-cost', /totalMs +ours ÷ peer \d/],
+])(
+  'bench %s runs at its smallest size',
+  async (trial, line) => {
+    const command = [process.execPath, join(repositoryRoot, '.build/bench/main.js'), trial];
+    const { stdout } = await run([...command, '--smoke'], { timeoutMs: 150_000 });
+    expect(stdout).toMatch(line);
+  },
+  180_000,
+);
