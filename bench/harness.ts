@@ -1,13 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 
-/* Chosen by us */
-
-/**
- * A pair measured while other processes used more than this share of a processor is measured again.
- */
-const FOREIGN_LOAD_MAX = 0.5;
-
 /** Minimum, median and maximum of a set of figures. */
 export interface Spread {
   readonly min: number;
@@ -41,7 +34,7 @@ export interface Comparison {
 }
 
 /**
- * Measures ours and the peer's in turn, ABAB…, after a pair that does not count.
+ * Measures ours and the peer's in turn, ABAB…, with `warmUp` after a pair that does not count.
  *
  * @param say Hears of every run.
  */
@@ -118,5 +111,3 @@ export function describeMachine(): string {
   const load = readFileSync('/proc/loadavg', 'utf8').split(' ')[0];
   return `${cpus().length} × ${model}, Linux ${release()}, Node ${process.version}, load ${load}`;
 }
-
-export { FOREIGN_LOAD_MAX };

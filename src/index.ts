@@ -37,6 +37,7 @@ export {
   type Side,
   StreamError,
 } from './errors.ts';
+export { PATHS_MAX } from './frame/limits.ts';
 export { DestinationStream } from './migration/destination.ts';
 export type {
   CodecBytes,

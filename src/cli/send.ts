@@ -7,6 +7,7 @@ import {
   type MigrationResult,
   type MigrationSession,
   messageOf,
+  PATHS_MAX,
   PagelaneError,
   type PathAddress,
   parseHostPort,
@@ -30,9 +31,6 @@ import {
   type Values,
 } from './options.ts';
 import { exitCodeOf, forcedExitCode, print, Reporter } from './report.ts';
-
-/** Fixed by the protocol: docs/protocol.md, section 8. */
-const PATHS_MAX = 16;
 
 const FLAGS: Flags = {
   to: {

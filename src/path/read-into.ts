@@ -6,8 +6,8 @@ import type { ReadOptions, SocketLink } from './connection.ts';
  * Accepted sockets that read into our buffer
  *
  * Node takes a read buffer only when a socket is made, and a server makes its sockets itself.
- * Without one, every 16 KiB of TLS cost a buffer and the machinery of a stream: a quarter of what
- * a receiver's main thread does. The ways round it are not documented; where they are missing, a
+ * Without one, every 16 KiB of TLS cost a buffer and the machinery of a stream, a sixth of a
+ * receiver's processor time. The ways round it are not documented; where they are missing, a
  * socket is used as it is.
  */
 

@@ -38,12 +38,12 @@ write_source() {
 }
 
 compile() {
-  mkdir -p /work
+  mkdir -p /sources
   seed=0
   while :; do
     seed=$((seed + 1))
     # Sixteen sources and their objects stay: new ones take the place of the oldest.
-    name=/work/file$((seed % 16))
+    name=/sources/file$((seed % 16))
     write_source $seed $name.c
     gcc -O1 -c -o $name.o $name.c || note_error "gcc $seed"
     [ $seed = 1 ] && echo READY
