@@ -5,17 +5,18 @@ export interface Clock {
   /**
    * Calls `callback` once, `delayMs` from now.
    *
+   * @param options.keepsAlive Whether the process waits for it. @default false
    * @returns A function that cancels the call; harmless afterwards.
    */
-  after(delayMs: number, callback: () => void): () => void;
+  after(delayMs: number, callback: () => void, options?: { keepsAlive?: boolean }): () => void;
 }
 
-/** The machine's monotonic clock. Its timers do not keep the process alive. */
+/** The machine's monotonic clock. */
 export const systemClock: Clock = {
   now: () => performance.now(),
-  after(delayMs, callback) {
+  after(delayMs, callback, { keepsAlive = false } = {}) {
     const timer = setTimeout(callback, delayMs);
-    timer.unref();
+    if (!keepsAlive) timer.unref();
     return () => clearTimeout(timer);
   },
 };

@@ -21,9 +21,21 @@ export {
   type PathAddress,
   parseHostPort,
   parsePathAddress,
+  parsePathSpec,
   parseQemuAddress,
   type QemuAddress,
 } from './address.ts';
+export {
+  type AskOptions,
+  askSession,
+  type FoundSession,
+  type FoundSessions,
+  findSessions,
+} from './control/client.ts';
+export { findPath, findSession } from './control/find.ts';
+export type { SessionReport, SessionState } from './control/report.ts';
+export type { ControlRequest } from './control/request.ts';
+export { type ControlledSession, type ControlOptions, ControlServer } from './control/server.ts';
 export {
   codeOf,
   EndpointError,
@@ -65,4 +77,4 @@ export type { SessionEvent } from './session/events.ts';
 export type { ListenOptions } from './session/listener.ts';
 export type { SessionOptions } from './session/options.ts';
 export { QemuChannel, QemuListener } from './stream/endpoint.ts';
-export { formatBytes, formatDuration, parseDuration } from './units.ts';
+export { formatBytes, formatDuration, formatRate, parseDuration, parseRate } from './units.ts';

@@ -59,3 +59,54 @@ export function parseDuration(text: string): number {
   }
   return Number(match[1]) * DURATION_UNITS_MS[match[2]!]!;
 }
+
+const RATE_UNITS_BYTES: Readonly<Record<string, number>> = {
+  kbit: 1e3 / 8,
+  mbit: 1e6 / 8,
+  gbit: 1e9 / 8,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  KiB,
+  MiB,
+  GiB,
+};
+
+/**
+ * Reads a rate as it is written on a command line: `200mbit`, `1gbit` in bits a second; `125MB`,
+ * `100MiB` in bytes a second.
+ *
+ * @returns Whole bytes per second, >= 1.
+ * @throws {SyntaxError} If the text is not a number with one of these units, is less than a byte a
+ *   second, or more than a number counts.
+ */
+export function parseRate(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(kbit|mbit|gbit|KB|MB|GB|KiB|MiB|GiB)$/.exec(text);
+  if (match === null) {
+    throw new SyntaxError(`Cannot read rate "${text}": expected for example 200mbit, 1gbit, 125MB`);
+  }
+  const bytesPerSecond = Math.round(Number(match[1]) * RATE_UNITS_BYTES[match[2]!]!);
+  if (bytesPerSecond < 1 || !Number.isSafeInteger(bytesPerSecond)) {
+    throw new SyntaxError(
+      `Cannot read rate "${text}": expected 1 to ${Number.MAX_SAFE_INTEGER} bytes per second`,
+    );
+  }
+  return bytesPerSecond;
+}
+
+const BIT_NAMES = ['bit/s', 'kbit/s', 'Mbit/s', 'Gbit/s', 'Tbit/s'] as const;
+
+/**
+ * Writes a rate for people, in bits a second with at most one decimal: `200 Mbit/s`, `1.5 Gbit/s`.
+ *
+ * @param bytesPerSecond Bytes per second, >= 0.
+ */
+export function formatRate(bytesPerSecond: number): string {
+  let value = 8 * bytesPerSecond;
+  let unit = 0;
+  while (value >= 1000 && unit < BIT_NAMES.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${Number(value.toFixed(value < 100 ? 1 : 0))} ${BIT_NAMES[unit]!}`;
+}

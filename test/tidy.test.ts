@@ -16,6 +16,7 @@ const ALLOWED: Record<string, readonly string[]> = {
   path: ['root', 'frame'],
   session: ['root', 'frame', 'path'],
   migration: ['root', 'frame', 'page', 'stream', 'path', 'session'],
+  control: ['root', 'path', 'session', 'migration'],
   cli: ['index'],
 };
 

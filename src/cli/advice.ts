@@ -22,6 +22,19 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_(BATCH|FRAME)_|^ERR_MESSAGE|^ERR_WINDOW_EXCEEDED$/, PEER],
   [/^ERR_DIGEST$/, 'memory at the destination is not what was sent: do not use it'],
   [/^ERR_SESSION_/, 'look at the log of the peer; it ended the session, or has one already'],
+  [/^ERR_CONTROL_DIR$/, 'chmod 700 it, or name another one with PAGELANE_CONTROL_DIR'],
+  [/^ERR_CONTROL_SESSION$/, 'look at "pagelane ls", as the user and on the host of the migration'],
+  [
+    /^ERR_CONTROL_PATH$/,
+    'look at "pagelane path ls SESSION"; add a path before the last is removed',
+  ],
+  [/^ERR_CONTROL_SIDE$/, 'do it at the source'],
+  [/^ERR_CONTROL_(BUSY|TIMEOUT)$/, 'look at "pagelane path ls SESSION", and try again'],
+  [/^ERR_CONTROL_(CLOSED|LISTEN)$/, 'look at "pagelane ls": which processes are there'],
+  [
+    /^ERR_CONTROL_(REQUEST|VERB|ANSWER)$/,
+    'the process runs another version: use its own "pagelane"',
+  ],
   [/^ERR_POSTCOPY_PAUSED$/, 'start both ends again, then let QEMU recover (migrate-recover)'],
 ];
 

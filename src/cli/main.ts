@@ -1,11 +1,16 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { codeOf, messageOf } from '../index.ts';
+import { adviceOn } from './advice.ts';
 import { keygen } from './keygen.ts';
+import { ls } from './ls.ts';
 import { UsageError } from './options.ts';
+import { path } from './path.ts';
 import { receive } from './receive.ts';
 import { print } from './report.ts';
 import { send } from './send.ts';
+import { set } from './set.ts';
+import { printable } from './table.ts';
 
 const HELP = `pagelane moves a running virtual machine over every network path there is.
 
@@ -15,11 +20,15 @@ Usage: pagelane COMMAND [options]
   receive    the destination's side of one migration
   keygen     write a new shared key
 
+  ls         the migrations whose processes run here
+  path       the paths of one of them: ls, add, rm
+  set        change its limits
+
 "pagelane COMMAND --help" shows a command's options. "pagelane --version" shows the version.
 `;
 
 type Command = (args: readonly string[]) => number | Promise<number>;
-const COMMANDS: Readonly<Record<string, Command>> = { send, receive, keygen };
+const COMMANDS: Readonly<Record<string, Command>> = { send, receive, keygen, ls, path, set };
 
 async function main(args: readonly string[]): Promise<number> {
   // A listener of ours keeps Node from opening its debugger on SIGUSR1, which would show guest
@@ -47,7 +56,9 @@ function explain(error: unknown): number {
     return 2;
   }
   // What fails in send and receive is told there, with the place of the guest.
-  process.stderr.write(`pagelane: ${codeOf(error)}: ${messageOf(error)}\n`);
+  const advice = adviceOn(codeOf(error));
+  const toDo = advice === undefined ? '' : `\n  to do: ${advice}`;
+  process.stderr.write(`pagelane: ${codeOf(error)}: ${printable(messageOf(error))}${toDo}\n`);
   return 1;
 }
 

@@ -3,6 +3,7 @@ import {
   type CodecName,
   parseDuration,
   parseQemuAddress,
+  parseRate,
   type QemuAddress,
   readKeyFile,
   type Security,
@@ -71,11 +72,21 @@ export const COMMON_FLAGS: Flags = {
     value: 'N',
     help: 'threads for page contents; default: all processors',
   },
-  window: { type: 'string', value: 'MIB', help: 'MiB this end accepts ahead; default 16' },
+  window: { type: 'string', value: 'MIB', help: 'MiB this end accepts ahead; default 64' },
+  'max-bandwidth': {
+    type: 'string',
+    value: 'RATE|off',
+    help: 'most that is sent on all paths together: 200mbit, 125MB; default off',
+  },
   wait: {
     type: 'string',
     value: 'TIME',
     help: 'longest wait for the other side to come; default 10m',
+  },
+  'resume-timeout': {
+    type: 'string',
+    value: 'TIME',
+    help: 'longest wait for a path to come back when all are lost; 0: none; default 60s',
   },
   interval: {
     type: 'string',
@@ -144,7 +155,10 @@ export interface CommonOptions {
   readonly qemu: QemuAddress;
   readonly threads: number | undefined;
   readonly windowBytes: number | undefined;
+  /** Most bytes a second on all paths together, if limited. */
+  readonly maxBytesPerSecond: number | undefined;
   readonly waitMs: number;
+  readonly resumeTimeoutMs: number | undefined;
   readonly output: 'text' | 'json' | 'ndjson';
   readonly isQuiet: boolean;
   /** Time between progress reports, if asked for. */
@@ -169,7 +183,9 @@ export function readCommon(values: Values): CommonOptions {
     qemu: readFlag('qemu', values.text('qemu') ?? '-', parseQemuAddress),
     threads: readCount(values, 'threads', 1, 256),
     windowBytes: windowMib === undefined ? undefined : windowMib * 1024 * 1024,
+    maxBytesPerSecond: readMaxBandwidth(values),
     waitMs: readTime(values, 'wait') ?? WAIT_MS,
+    resumeTimeoutMs: readResumeTimeout(values),
     output,
     isQuiet: values.is('quiet'),
     intervalMs: readTime(values, 'interval'),
@@ -194,6 +210,18 @@ export function readSecurity(values: Values): Security {
   if (key !== undefined) return { kind: 'key', key: readKeyFile(key) };
   if (directory !== undefined) return { kind: 'certificates', directory };
   return { kind: 'none' };
+}
+
+/** Reads `--max-bandwidth`: bytes per second; undefined for none. */
+export function readMaxBandwidth(values: Values): number | undefined {
+  const text = values.text('max-bandwidth');
+  if (text === undefined || text === 'off') return undefined;
+  return readFlag('max-bandwidth', text, parseRate);
+}
+
+/** Reads `--resume-timeout`, where no time needs no unit. */
+function readResumeTimeout(values: Values): number | undefined {
+  return values.text('resume-timeout') === '0' ? 0 : readTime(values, 'resume-timeout');
 }
 
 /** Milliseconds, whole ones, as many as a timer takes. */
@@ -222,26 +250,47 @@ export function readCodec(values: Values): CodecName {
   throw new UsageError(`--codec: "${text}" is none of auto, none, lz4, zstd`);
 }
 
-/** Help text of a command. */
+/** Help text of a command that migrates. */
 export function formatHelp(usage: string, examples: readonly string[], flags: Flags): string {
-  const rows = Object.entries(flags).map(([name, flag]) => {
-    const left = `  --${name}${flag.value === undefined ? '' : ` ${flag.value}`}`;
-    return left.length < 30
-      ? `${left.padEnd(30)} ${flag.help}`
-      : `${left}\n${' '.repeat(31)}${flag.help}`;
-  });
-  const shown = examples.map((line) => `  ${line}`);
   return [
-    `Usage: ${usage}`,
-    '',
-    'Examples:',
-    ...shown,
-    '',
+    ...formatUsage(usage, examples),
     'Options (each has an environment variable, as PAGELANE_KEY for --key):',
-    ...rows,
+    ...formatFlags(flags),
     '',
     'Exit codes: 0 done · 1 failed, guest at the source · 2 usage · 5 cancelled, guest at the source ·',
     '  6 start neither copy before you know where the guest is · 7 post-copy paused · 130 interrupted',
     '',
   ].join('\n');
+}
+
+/** Help text of a command that looks at migrations that run, or changes them. */
+export function formatControlHelp(
+  usage: string,
+  examples: readonly string[],
+  flags: Flags,
+): string {
+  const session =
+    'SESSION is the id that "pagelane ls" shows, at least 4 digits of it, or the name of the machine.';
+  return [
+    ...formatUsage(usage, examples),
+    'Options:',
+    ...formatFlags(flags),
+    '',
+    ...(usage.includes('SESSION') ? [session] : []),
+    'Exit codes: 0 done · 1 not done · 2 usage',
+    '',
+  ].join('\n');
+}
+
+function formatUsage(usage: string, examples: readonly string[]): string[] {
+  return [`Usage: ${usage}`, '', 'Examples:', ...examples.map((line) => `  ${line}`), ''];
+}
+
+function formatFlags(flags: Flags): string[] {
+  return Object.entries(flags).map(([name, flag]) => {
+    const left = `  --${name}${flag.value === undefined ? '' : ` ${flag.value}`}`;
+    return left.length < 30
+      ? `${left.padEnd(30)} ${flag.help}`
+      : `${left}\n${' '.repeat(31)}${flag.help}`;
+  });
 }

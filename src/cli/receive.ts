@@ -1,4 +1,5 @@
 import {
+  type ControlServer,
   type DestinationStream,
   listen,
   type MigrationListener,
@@ -9,6 +10,7 @@ import {
   parseHostPort,
   QemuChannel,
 } from '../index.ts';
+import { startControl } from './control.ts';
 import { interruptSignal } from './interrupt.ts';
 import {
   COMMON_FLAGS,
@@ -58,6 +60,7 @@ export async function receive(args: readonly string[]): Promise<number> {
     forcedExitCode: () => forcedExitCode(migration?.progress().phase),
   });
   let listener: MigrationListener | undefined;
+  let control: ControlServer | undefined;
   try {
     const security = readSecurity(values);
     if (security.kind === 'none') warnInsecure(reporter);
@@ -67,11 +70,16 @@ export async function receive(args: readonly string[]): Promise<number> {
     reporter.say(`listening on ${formatListening(listener)}`);
     const first = await firstMigration(listener, common, reporter, signal);
     migration = first.migration;
+    const { name } = migration;
+    first.session.setMaxBandwidth(common.maxBytesPerSecond);
+    const about = { name, side: 'destination', reporter } as const;
+    control = await startControl(first.session, migration, about);
     const result = await run(migration, first.session, common, reporter, signal);
     return exitCodeOf(result);
   } catch (error) {
     return reporter.early('destination', error);
   } finally {
+    await control?.close();
     await listener?.close();
   }
 }

@@ -80,9 +80,8 @@ export class Reporter {
   /** Writes what happens to paths until the session ends. */
   async followEvents(events: AsyncIterable<SessionEvent>): Promise<void> {
     for await (const event of events) {
-      if (event.type === 'pathLost' || event.type === 'pathFailed') {
-        this.#line(`pagelane: path ${event.remote}: ${event.reason}`);
-      }
+      const text = formatEvent(event);
+      if (text !== undefined) this.#line(`pagelane: ${text}`);
       this.#event({ ...event });
     }
   }
@@ -149,6 +148,30 @@ export class Reporter {
     this.#hasLiveLine = false;
     const width = Math.max(20, (this.#options.stderr.columns ?? 80) - 1);
     this.#options.stderr.write(`\r${' '.repeat(width)}\r`);
+  }
+}
+
+/** What people are told of an event; undefined if they need not know. */
+export function formatEvent(event: SessionEvent): string | undefined {
+  switch (event.type) {
+    case 'pathLost':
+    case 'pathFailed':
+      return `path ${event.remote}: ${event.reason}`;
+    case 'pathParked':
+      return `path ${event.remote}: parked, it would make the whole slower; tried again at times`;
+    case 'pathResumed':
+      return `path ${event.remote}: used again`;
+    case 'stalled':
+      return (
+        `no path is left: everything waits, and the migration goes on when a path ` +
+        `comes back within ${formatDuration(event.timeoutMs)}`
+      );
+    case 'resumed':
+      return `a path came back after ${formatDuration(event.stalledMs)}: the migration goes on`;
+    case 'note':
+      return `warning: ${event.message}`;
+    default:
+      return undefined;
   }
 }
 

@@ -1,4 +1,6 @@
 import {
+  type ConnectOptions,
+  type ControlServer,
   codeOf,
   connect,
   errorOf,
@@ -9,13 +11,13 @@ import {
   messageOf,
   PATHS_MAX,
   PagelaneError,
-  type PathAddress,
   parseHostPort,
-  parsePathAddress,
+  parsePathSpec,
   QemuChannel,
   QemuListener,
   type SourceStream,
 } from '../index.ts';
+import { startControl } from './control.ts';
 import { interruptSignal, nextInterrupt } from './interrupt.ts';
 import {
   COMMON_FLAGS,
@@ -41,8 +43,8 @@ const FLAGS: Flags = {
   path: {
     type: 'string',
     multiple: true,
-    value: '[LOCAL@]HOST:PORT',
-    help: 'one path, from a local address if given; repeat for each; then only these are used',
+    value: '[LOCAL@]HOST:PORT|NETWORK|auto[,max=RATE]',
+    help: 'one path; those in a network (10.1.0.0/24); or one from each interface; repeat for more',
   },
   codec: {
     type: 'string',
@@ -53,7 +55,7 @@ const FLAGS: Flags = {
   ...COMMON_FLAGS,
 };
 
-const USAGE = 'pagelane send --to HOST:PORT [--path [LOCAL@]HOST:PORT]… --key FILE [options]';
+const USAGE = 'pagelane send --to HOST:PORT [--path PATH]… --key FILE [options]';
 const EXAMPLES = [
   'pagelane send --to dst:7700 --key k --qemu unix:/run/vm1.mig      then, in QEMU: migrate unix:/run/vm1.mig',
   'migrate "exec:pagelane send --to dst:7700 --key /etc/pagelane/key"        in QEMU',
@@ -81,14 +83,17 @@ export async function send(args: readonly string[]): Promise<number> {
   let listener: QemuListener | undefined;
   let session: MigrationSession | undefined;
   let events: Promise<void> | undefined;
+  let control: ControlServer | undefined;
   try {
     const security = readSecurity(values);
     if (security.kind === 'none') warnInsecure(reporter);
     if (common.qemu.kind !== 'stdio') listener = await QemuListener.listen(common.qemu);
-    session = await connect({ ...sessionOptions(common), security, paths, signal });
+    session = await connect({ ...sessionOptions(common), security, ...paths, signal });
+    session.setMaxBandwidth(common.maxBytesPerSecond);
     events = reporter.followEvents(session.events());
     const name = values.text('name') ?? '';
     migration = session.openMigration({ name, codec, signal });
+    control = await startControl(session, migration, { name, side: 'source', reporter });
     const channel = await openChannel(listener, migration, common, reporter, signal);
     const result = await run(migration, channel, session, reporter);
     // The result is the last that is written.
@@ -103,19 +108,29 @@ export async function send(args: readonly string[]): Promise<number> {
     await events;
     return reporter.early('source', error);
   } finally {
+    await control?.close();
     listener?.close();
   }
 }
 
-function readPaths(values: Values): PathAddress[] {
-  const paths = values.texts('path').map((text) => readFlag('path', text, parsePathAddress));
-  if (paths.length > PATHS_MAX) {
-    throw new UsageError(`a session has 1 to ${PATHS_MAX} paths, not ${paths.length}`);
+/** The paths to open at once, and all that are wanted if some of them have to be found. */
+function readPaths(values: Values): Pick<ConnectOptions, 'paths' | 'find'> {
+  const specs = values.texts('path').map((text) => readFlag('path', text, parsePathSpec));
+  const named = specs.flatMap((spec) => (spec.kind === 'address' ? [spec.address] : []));
+  if (named.length > PATHS_MAX) {
+    throw new UsageError(`a session has 1 to ${PATHS_MAX} paths, not ${named.length}`);
   }
-  if (paths.length > 0) return paths;
+  const isAllNamed = named.length === specs.length;
+  if (named.length > 0) return isAllNamed ? { paths: named } : { paths: named, find: specs };
   const to = values.text('to');
-  if (to === undefined) throw new UsageError('give --to HOST:PORT, or --path for each path');
-  return [readFlag('to', to, parseHostPort)];
+  if (to === undefined && isAllNamed) {
+    throw new UsageError('give --to HOST:PORT, or --path for each path');
+  }
+  if (to === undefined) {
+    throw new UsageError('give --to HOST:PORT as well: there the destination offers its addresses');
+  }
+  const paths = [readFlag('to', to, parseHostPort)];
+  return isAllNamed ? { paths } : { paths, find: specs };
 }
 
 /** Waits for QEMU, as long as there is a session to carry what it says. */
@@ -175,11 +190,13 @@ function asPagelaneError(error: unknown): PagelaneError {
 export function sessionOptions(common: CommonOptions): {
   threads?: number;
   windowBytes?: number;
+  resumeTimeoutMs?: number;
 } {
-  const { threads, windowBytes } = common;
+  const { threads, windowBytes, resumeTimeoutMs } = common;
   return {
     ...(threads !== undefined && { threads }),
     ...(windowBytes !== undefined && { windowBytes }),
+    ...(resumeTimeoutMs !== undefined && { resumeTimeoutMs }),
   };
 }
 

@@ -35,6 +35,8 @@ export const FrameType = {
   Goodbye: 0x15,
   /** Ends the session; payload of `reason.ts`. */
   Close: 0x16,
+  /** Tells a client where else the server can be reached; payload of `offer.ts`. */
+  Offer: 0x17,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
@@ -107,6 +109,7 @@ const RULES: ReadonlyMap<number, TypeRule> = new Map<number, TypeRule>([
   [FrameType.Pong, rule('session', 0, { hasSequence: true })],
   [FrameType.Goodbye, rule('session', 0)],
   [FrameType.Close, rule('session', SMALL_PAYLOAD_BYTES_MAX)],
+  [FrameType.Offer, rule('session', SMALL_PAYLOAD_BYTES_MAX)],
 ]);
 
 /** Writes `header` into the `HEADER_BYTES` of `into` that begin at `at`. */

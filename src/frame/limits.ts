@@ -27,6 +27,9 @@ export const PATHS_MAX: number = 16;
 export const WINDOW_BYTES_MIN: number = 64 * KiB;
 export const WINDOW_BYTES_MAX: number = 1 * GiB;
 
+/** Bytes of credit that a frame costs at least, however short it is. */
+export const FRAME_COST_MIN: number = 1 * KiB;
+
 /** Frames that a sender may be ahead of the lowest sequence that was not acked, per lane. */
 export const SEQUENCE_WINDOW: number = 16384;
 

@@ -65,6 +65,8 @@ export class DestinationStream extends MigrationStream {
     this.name = name;
     this.tally.waitsFor = 'the first bytes from the source';
     this.lane.onMessage = (incoming) => this.#receive(incoming);
+    // QEMU's return path is short, and the source's guest waits for its end.
+    this.lane.isUrgent = true;
     this.session.ended.then((error) => this.#sessionEnded(error));
   }
 

@@ -65,9 +65,32 @@ export class MigrationSession {
     return new DestinationStream(this.#parts(lane), name);
   }
 
-  /** Adds a path to the session. */
+  /** Adds a path to the session; only who dialled can. */
   addPath(address: PathAddress): Promise<void> {
     return this.#session.addPath(address);
+  }
+
+  /**
+   * Removes a path once what it carries has arrived; it is not opened again.
+   *
+   * @throws {RangeError} If there is no such path open, or no other one.
+   */
+  removePath(id: number): Promise<void> {
+    return this.#session.removePath(id);
+  }
+
+  /** Limits what is sent over all paths together; undefined for no limit. */
+  setMaxBandwidth(bytesPerSecond: number | undefined): void {
+    this.#session.maxBytesPerSecond = bytesPerSecond;
+  }
+
+  /**
+   * Limits what is sent over one path; undefined for no limit.
+   *
+   * @throws {RangeError} If there is no such path open.
+   */
+  setPathMaxBandwidth(id: number, bytesPerSecond: number | undefined): void {
+    this.#session.setPathMax(id, bytesPerSecond);
   }
 
   /** Every path there is or was. */

@@ -49,6 +49,8 @@ interface Outgoing {
   readonly isOrdered: boolean;
   readonly startsEpoch: boolean;
   isReady: boolean;
+  /** It may be the last that is needed to start the guest: it goes when all before it is there. */
+  isHeld: boolean;
   message: message.EncodedMessage | undefined;
   onAcked: (() => void) | undefined;
 }
@@ -83,9 +85,12 @@ export class SourceStream extends MigrationStream {
     this.#threads = options.threads;
     this.#encoder = new BatchEncoder({ codec: this.#codec, threads: options.threads });
     this.#reader = new StreamReader(this.#makeSink());
-    this.lane.onDrain = () => this.#feed();
+    this.lane.onDrain = () => {
+      this.#sendReady();
+      this.#feed();
+    };
     this.lane.onMessage = (incoming) => this.#receive(incoming);
-    this.#put(message.encodeOpen({ v: 1, name: this.#name }, HEADER_BYTES), true);
+    this.#put(message.encodeOpen({ v: 1, name: this.#name }, HEADER_BYTES));
     this.tally.waitsFor = 'QEMU to begin the migration';
     this.session.ended.then((error) => this.#sessionEnded(error));
     this.cancelOn(options.signal);
@@ -137,7 +142,7 @@ export class SourceStream extends MigrationStream {
       takeSlot: () => (this.#isBackedUp() ? undefined : this.#encoder.takeSlot()),
       layout: (layout) => {
         this.tally.setLayout(layout);
-        this.#put(message.encodeBlocks(layout, HEADER_BYTES), true);
+        this.#put(message.encodeBlocks(layout, HEADER_BYTES));
         if (!this.#reader.hasReturnPath) {
           this.tally.addFallback(
             'no return path: QEMU will call the migration completed before the destination has ' +
@@ -162,10 +167,11 @@ export class SourceStream extends MigrationStream {
     }
     const mayBeTail = this.tally.phase === 'switchover' || place.isVerbatim;
     if (mayBeTail && !this.#reader.hasReturnPath) this.#tail.push(data);
+    const isHeld = this.#reader.isPastMemory && this.tally.phase === 'switchover';
     let at = 0;
     do {
       const part = data.subarray(at, at + message.BYTES_DATA_MAX);
-      this.#put(message.encodeBytes(part, place, HEADER_BYTES), true);
+      this.#put(message.encodeBytes(part, place, HEADER_BYTES), { isHeld });
       at += part.length;
     } while (at < data.length);
   }
@@ -173,6 +179,8 @@ export class SourceStream extends MigrationStream {
   #beginSwitchover(phase: 'switchover' | 'postcopy'): void {
     this.tally.phase = phase;
     this.#switchoverAtMs = this.now;
+    // The guest stands still: the first copy of everything counts.
+    this.lane.isUrgent = true;
   }
 
   #noteFallback(): void {
@@ -186,11 +194,14 @@ export class SourceStream extends MigrationStream {
     this.tally.addFallback(`carried as plain bytes from a point on: ${fallback}`);
   }
 
-  #put(encoded: message.EncodedMessage, isOrdered: boolean): void {
+  /** Queues what must stay in its place. */
+  #put(encoded: message.EncodedMessage, { isHeld = false } = {}): void {
     const startsEpoch = this.#nextStartsEpoch;
     this.#nextStartsEpoch = false;
-    const entry = { isOrdered, startsEpoch, isReady: true, message: encoded, onAcked: undefined };
-    this.#outbox.push(entry);
+    const last = this.#outbox.at(-1);
+    if (last !== undefined) last.isHeld = false;
+    const common = { isOrdered: true, startsEpoch, isReady: true, isHeld };
+    this.#outbox.push({ ...common, message: encoded, onAcked: undefined });
     this.#sendReady();
   }
 
@@ -201,6 +212,7 @@ export class SourceStream extends MigrationStream {
       isOrdered: false,
       startsEpoch: this.#nextStartsEpoch,
       isReady: false,
+      isHeld: false,
       message: undefined,
       onAcked: undefined,
     };
@@ -228,6 +240,7 @@ export class SourceStream extends MigrationStream {
   /** Sends what is ready, in the stream's order. */
   #sendReady(): void {
     while (this.#outbox[0]?.isReady === true && !this.isSettled) {
+      if (this.#outbox[0].isHeld && this.lane.queuedBytes + this.lane.unackedBytes > 0) return;
       const { message: encoded, isOrdered, startsEpoch, onAcked } = this.#outbox.shift()!;
       if (encoded === undefined) {
         this.#sendEnd();
@@ -330,6 +343,7 @@ export class SourceStream extends MigrationStream {
       isOrdered: true,
       startsEpoch: false,
       isReady: true,
+      isHeld: false,
       message: undefined,
       onAcked: undefined,
     });
@@ -365,6 +379,8 @@ export class SourceStream extends MigrationStream {
     if (this.#returnPath.shutStatus === 0) return 'destination';
     if (this.tally.phase === 'postcopy') return 'destination';
     if (this.#returnPath.shutStatus !== undefined) return 'source';
+    // Without the last of what QEMU has written nobody can start the guest.
+    if (this.#outbox.some(({ isHeld }) => isHeld)) return 'source';
     // From the first device state on the destination may have all it needs to start the guest.
     // Without a return path QEMU runs on at the source unless it has written, and closed,
     // everything.

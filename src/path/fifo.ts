@@ -22,6 +22,11 @@ export class Fifo<T> {
     return this.#items[this.#head];
   }
 
+  /** The item at `index` from the front, which stays. */
+  at(index: number): T | undefined {
+    return index < 0 ? undefined : this.#items[this.#head + index];
+  }
+
   /** Takes the first item. */
   shift(): T | undefined {
     if (this.length === 0) return undefined;

@@ -2,17 +2,39 @@ import { KiB, MiB } from '../units.ts';
 
 /* Chosen by us. What the protocol fixes is in frame/limits.ts. */
 
-/** How often a path is looked at: silence, heartbeat. Milliseconds. */
-export const HEARTBEAT_MS: number = 250;
+/** How often paths are looked at, milliseconds. */
+export const TICK_MS: number = 50;
 
-/** A path that was silent for so long is lost, while others are alive; milliseconds. */
+/** Ticks without a byte in one direction after which a Ping is sent. */
+export const HEARTBEAT_TICKS: number = 5;
+
+/** Bytes in a tick that are worth an answer, so that who sends them knows that they come. */
+export const ANSWERED_BYTES_MIN: number = 256;
+
+/** A path that waits for acks is doubted after so long a silence, or so many round trips. */
+export const DOUBT_MS_MIN: number = 200;
+export const DOUBT_ROUND_TRIPS: number = 3;
+
+/** A path was heard just now if it was so long ago at most; milliseconds. */
+export const HEARD_MS: number = 100;
+
+/** A path that was silent for so long is lost, while others are heard; milliseconds. */
 export const SILENCE_MS_MIN: number = 1500;
+
+/** The same, if no path is heard: it may be the peer that stands still. */
+export const SILENCE_ALONE_MS_MIN: number = 3000;
 
 /** A path is not lost before so many round trips of silence. */
 export const SILENCE_ROUND_TRIPS: number = 5;
 
-/** A path that was silent for so long is lost, though it is the last; milliseconds. */
+/** A path that was silent for so long is lost, however long its round trips; milliseconds. */
 export const SILENCE_MS_MAX: number = 30_000;
+
+/** How long a path that is removed may wait for the acks of what it carries; milliseconds. */
+export const DRAIN_TIMEOUT_MS: number = 5000;
+
+/** What a pacer lets pass at once after a pause, in time at its rate; milliseconds. */
+export const PACING_BURST_MS: number = 10;
 
 /** Bytes in flight on a path of which no rate is known. */
 export const IN_FLIGHT_BYTES_FIRST: number = 1 * MiB;
@@ -71,7 +93,25 @@ export const LINGER_MS: number = 2000;
 export const HANDSHAKE_TIMEOUT_MS: number = 10_000;
 
 /** Most incoming connections that have not finished their handshake. */
-export const HANDSHAKES_MAX: number = 64;
+export const HANDSHAKES_MAX: number = 256;
+
+/** Of them, who is safe from newcomers: so many that were silent, that spoke, that are known. */
+export const SILENT_SHARE: number = 64;
+export const SPEAKING_SHARE: number = 96;
+export const KNOWN_SHARE: number = 96;
+
+/** Connections in their handshake that one network may have like any other: a session's paths. */
+export const NETWORK_SHARE: number = 16;
+
+/** Most connections of a listener that were welcomed: 64 sessions of 16 paths. */
+export const CONNECTIONS_MAX: number = 1024;
+
+/** Connections that the system may hold until a listener takes them. */
+export const BACKLOG: number = 2048;
+
+/** Refusals that are told one by one, in each span; milliseconds. */
+export const REFUSALS_TOLD_MAX: number = 64;
+export const REFUSALS_SPAN_MS: number = 1000;
 
 /** Smaller payloads are not worth pooling; bytes. */
 export const POOLED_BYTES_MIN: number = 16 * KiB;

@@ -3,16 +3,34 @@ import tls, { type TLSSocket, type TlsOptions } from 'node:tls';
 import { formatHostPort } from '../address.ts';
 import type { Clock } from '../clock.ts';
 import { codeOf, messageOf, PagelaneError, PathError } from '../errors.ts';
+import { Admission, type Candidate, networkOf, Standing } from './admission.ts';
 import { formatEnd, SocketLink } from './connection.ts';
-import { HANDSHAKES_MAX } from './limits.ts';
+import { BACKLOG, CONNECTIONS_MAX, HANDSHAKES_MAX } from './limits.ts';
 import { readInto, takeSocket } from './read-into.ts';
+import { RefusalLog } from './refusals.ts';
 import { exporterOf, type Security, securityError, serverTls } from './secure.ts';
+
+/*
+ * The way of a connection that arrives
+ *
+ *   1. accept     it is on probation; another one may have to go for it: admission.ts
+ *   2. speak      it has sent its first bytes: only now TLS is set up for it
+ *   3. secure     its TLS handshake is done                     (without TLS there is no 2 and 3)
+ *   4. arrive     its owner asks it what it wants
+ *   5. finish     its owner has welcomed or refused it
+ *
+ * It may take `handshakeTimeoutMs` from 1 to 5. The methods below come in this order.
+ */
 
 /** A connection that has arrived, TLS included, and still has to say what it wants. */
 export interface Arrival {
   readonly link: SocketLink;
   /** Keying material of this connection; zeros without TLS. */
   readonly exporter: Uint8Array;
+  /** Where it comes from: see `networkOf`. */
+  readonly network: string;
+  /** It has said Hello, and nothing is against it so far. */
+  noteHello(): void;
   /** Ends its probation: it was welcomed, or refused because of `error`. */
   finish(error?: Error): void;
 }
@@ -25,40 +43,39 @@ export interface LinkListenerOptions {
   /** How long a connection may take until `finish`, milliseconds. */
   readonly handshakeTimeoutMs: number;
   readonly onArrival: (arrival: Arrival) => void;
-  /** A connection was given up before it was welcomed. */
+  /** A connection was given up before it was welcomed; of many, most are told together. */
   readonly onRefused: (error: PagelaneError) => void;
 }
 
-/** A connection on probation: from its first packet until `finish`. */
-interface Attempt {
+/** A connection, from its first packet until its socket is closed. */
+interface Attempt extends Candidate {
   readonly socket: Socket;
   readonly remote: string;
+  /** Both ends of the connection: all that a TLS socket tells of the one below it. */
+  readonly ends: string;
   readonly cancelTimer: () => void;
+  state: 'probation' | 'welcomed' | 'refused';
 }
+
+/** What a TLS handshake begins with. */
+const TLS_HANDSHAKE = 0x16;
 
 /** Listens on one port, and bounds who may come in: how many at once, and for how long. */
 export class LinkListener {
   readonly #options: LinkListenerOptions;
   readonly #server: Server;
-  readonly #isSecure: boolean;
-  readonly #attempts = new Map<string, Attempt>();
+  /** Never listens: is given connections that the other one has taken. Absent without TLS. */
+  readonly #tlsServer: tls.Server | undefined;
+  readonly #admission = new Admission<Attempt>();
+  readonly #byEnds = new Map<string, Attempt>();
+  readonly #refusals: RefusalLog;
+  #welcomedCount = 0;
 
   private constructor(options: LinkListenerOptions, secure: TlsOptions | undefined) {
     this.#options = options;
-    this.#isSecure = secure !== undefined;
-    if (secure === undefined) {
-      this.#server = net.createServer({ pauseOnConnect: true });
-    } else {
-      const { handshakeTimeoutMs } = options;
-      // Later than our own timer, which covers the whole handshake and names it.
-      this.#server = tls.createServer({ ...secure, handshakeTimeout: 2 * handshakeTimeoutMs });
-      // Node leaves the socket of a failed handshake open; whoever handles the event closes it.
-      this.#server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
-        this.#refuse(formatEnd(socket.remoteAddress, socket.remotePort), error);
-        socket.destroy();
-      });
-      this.#server.on('secureConnection', (socket: TLSSocket) => this.#onSecure(socket));
-    }
+    this.#refusals = new RefusalLog(options.onRefused, options.clock);
+    this.#tlsServer = secure === undefined ? undefined : this.#makeTls(secure);
+    this.#server = net.createServer({ pauseOnConnect: secure === undefined });
     this.#server.on('connection', (socket: Socket) => this.#onConnection(socket));
   }
 
@@ -82,19 +99,34 @@ export class LinkListener {
     return this.#address().port;
   }
 
-  /** Connections that have not been welcomed yet. */
+  /** Connections that are on probation, or were refused and are about to close. */
   get attemptCount(): number {
-    return this.#attempts.size;
+    return this.#admission.size;
+  }
+
+  /** Connections that were welcomed and are not closed yet. */
+  get welcomedCount(): number {
+    return this.#welcomedCount;
+  }
+
+  /** Connections that were given up before they were welcomed. */
+  get refusedCount(): number {
+    return this.#refusals.total;
+  }
+
+  /** Whether a further connection may be welcomed. */
+  get hasRoom(): boolean {
+    return this.#welcomedCount < CONNECTIONS_MAX;
   }
 
   /** Stops listening and drops connections on probation; welcomed ones stay. */
   async close(): Promise<void> {
     this.#server.close();
-    for (const attempt of this.#attempts.values()) {
+    for (const attempt of this.#admission.candidates) {
+      attempt.state = 'refused';
       attempt.cancelTimer();
       attempt.socket.destroy();
     }
-    this.#attempts.clear();
     await new Promise((resolve) => setImmediate(resolve));
   }
 
@@ -107,10 +139,10 @@ export class LinkListener {
         reject(new PathError('ERR_PATH_LISTEN', `Cannot listen on ${at}: ${why}`, at, cause));
       };
       this.#server.once('error', onError);
-      this.#server.listen({ host, port }, () => {
+      this.#server.listen({ host, port, backlog: BACKLOG }, () => {
         this.#server.off('error', onError);
         // A failed accept (too many open files) must not end the process.
-        this.#server.on('error', (error) => this.#options.onRefused(refusal(error, '')));
+        this.#server.on('error', (error) => this.#refusals.add(() => refusal(error, '')));
         resolve();
       });
     });
@@ -122,61 +154,162 @@ export class LinkListener {
     return address;
   }
 
-  #onConnection(socket: Socket): void {
-    const remote = formatEnd(socket.remoteAddress, socket.remotePort);
-    socket.on('error', () => {});
-    if (this.#attempts.size >= HANDSHAKES_MAX || socket.remoteAddress === undefined) {
-      socket.destroy();
-      const message = `Refused ${remote}: ${HANDSHAKES_MAX} connections are in their handshake`;
-      this.#options.onRefused(new PathError('ERR_PATH_BUSY', message, remote));
+  #onConnection(accepted: Socket): void {
+    accepted.on('error', () => {});
+    if (accepted.remoteAddress === undefined) {
+      // It has gone already.
+      accepted.destroy();
       return;
     }
-    const { clock, handshakeTimeoutMs } = this.#options;
-    const cancelTimer = clock.after(handshakeTimeoutMs, () => {
-      const attempt = this.#attempts.get(remote);
-      this.#refuse(remote, timeoutError(remote, handshakeTimeoutMs));
-      attempt?.socket.destroy();
-    });
-    if (this.#isSecure) {
-      this.#attempts.set(remote, { socket, remote, cancelTimer });
-      socket.once('close', () => this.#refuse(remote, closedError(remote)));
+    if (this.#tlsServer !== undefined) {
+      const attempt = this.#admit(accepted);
+      accepted.once('readable', () => this.#onFirstBytes(attempt));
       return;
     }
     const link = new SocketLink();
-    const { taken, hasReadOptions } = takeSocket(socket, link);
-    this.#attempts.set(remote, { socket: taken, remote, cancelTimer });
-    taken.once('close', () => this.#refuse(remote, closedError(remote)));
-    this.#arrive(link, taken, { hasReadOptions });
+    const { taken, hasReadOptions } = takeSocket(accepted, link);
+    this.#arrive(this.#admit(taken), link, { socket: taken, hasReadOptions });
     taken.resume();
   }
 
-  #onSecure(socket: TLSSocket): void {
+  /** Puts a connection on probation, and turns away who has to go for it. */
+  #admit(socket: Socket): Attempt {
+    const { clock, handshakeTimeoutMs } = this.#options;
+    const attempt: Attempt = {
+      socket,
+      remote: formatEnd(socket.remoteAddress, socket.remotePort),
+      network: networkOf(socket.remoteAddress ?? ''),
+      ends: endsOf(socket),
+      standing: Standing.Silent,
+      cancelTimer: clock.after(handshakeTimeoutMs, () =>
+        this.#drop(attempt, () => timeoutError(attempt, handshakeTimeoutMs)),
+      ),
+      state: 'probation',
+    };
+    this.#byEnds.set(attempt.ends, attempt);
+    socket.once('close', () => this.#onClose(attempt));
+    const victim = this.#admission.enter(attempt);
+    if (victim !== undefined) this.#drop(victim, () => busyError(victim));
+    return attempt;
+  }
+
+  /** The state of a TLS connection is large, and takes long to make: not before it is wanted. */
+  #onFirstBytes(attempt: Attempt): void {
+    const { socket } = attempt;
+    const bytes = socket.read() as Uint8Array | null;
+    if (bytes === null || attempt.state !== 'probation') return;
+    if (bytes[0] !== TLS_HANDSHAKE) {
+      this.#drop(attempt, () => noTlsError(attempt));
+      return;
+    }
+    this.#admission.move(attempt, Standing.Speaking);
+    socket.unshift(bytes);
+    this.#tlsServer!.emit('connection', socket);
+  }
+
+  #makeTls(secure: TlsOptions): tls.Server {
+    const { pskCallback, requestCert = false } = secure;
+    const server = tls.createServer({
+      ...secure,
+      // Node would drop who shows no right certificate and not tell why: we do it below.
+      rejectUnauthorized: false,
+      // Later than our own timer, which covers the whole handshake and names it.
+      handshakeTimeout: 2 * this.#options.handshakeTimeoutMs,
+      ...(pskCallback !== undefined && {
+        pskCallback: (socket: TLSSocket, identity: string) => {
+          // Who names the key and does not have it is refused in the same turn.
+          this.#noteKnown(this.#attemptOf(socket));
+          return pskCallback(socket, identity);
+        },
+      }),
+    });
+    // Node leaves the socket of a failed handshake open; whoever handles the event closes it.
+    server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
+      const attempt = this.#attemptOf(socket);
+      if (attempt !== undefined) this.#refuse(attempt, () => error);
+      socket.destroy();
+    });
+    server.on('secureConnection', (socket: TLSSocket) => {
+      const attempt = this.#attemptOf(socket);
+      if (attempt?.state !== 'probation') {
+        socket.destroy();
+      } else if (requestCert && !socket.authorized) {
+        this.#drop(attempt, () => untrustedError(socket));
+      } else {
+        this.#onSecure(attempt, socket);
+      }
+    });
+    return server;
+  }
+
+  #onSecure(attempt: Attempt, socket: TLSSocket): void {
+    this.#noteKnown(attempt);
     const link = new SocketLink();
     const { hasReadOptions } = readInto(socket, link);
-    this.#arrive(link, socket, { hasReadOptions });
+    this.#arrive(attempt, link, { socket, hasReadOptions });
     socket.resume();
   }
 
-  #arrive(link: SocketLink, socket: Socket, options: { hasReadOptions: boolean }): void {
-    link.attach(socket, options);
-    const exporter = exporterOf(socket instanceof tls.TLSSocket ? socket : undefined);
-    const finish = (error?: Error): void => {
-      if (error === undefined) this.#forget(link.remote);
-      else this.#refuse(link.remote, error);
-    };
-    this.#options.onArrival({ link, exporter, finish });
+  #attemptOf(socket: Socket): Attempt | undefined {
+    return this.#byEnds.get(endsOf(socket));
   }
 
-  #forget(remote: string): boolean {
-    this.#attempts.get(remote)?.cancelTimer();
-    return this.#attempts.delete(remote);
+  #noteKnown(attempt: Attempt | undefined): void {
+    if (attempt?.state === 'probation') this.#admission.move(attempt, Standing.Known);
   }
 
-  /** Ends an attempt, and tells why: once for each. */
-  #refuse(remote: string, error: Error): void {
-    if (!this.#forget(remote)) return;
-    this.#options.onRefused(refusal(error, remote));
+  #arrive(
+    attempt: Attempt,
+    link: SocketLink,
+    { socket, hasReadOptions }: { socket: Socket; hasReadOptions: boolean },
+  ): void {
+    link.attach(socket, { hasReadOptions });
+    this.#options.onArrival({
+      link,
+      exporter: exporterOf(socket instanceof tls.TLSSocket ? socket : undefined),
+      network: attempt.network,
+      noteHello: () => this.#noteKnown(attempt),
+      finish: (error) => {
+        if (error === undefined) this.#welcome(attempt);
+        else this.#refuse(attempt, () => error);
+      },
+    });
   }
+
+  #welcome(attempt: Attempt): void {
+    if (attempt.state !== 'probation') return;
+    attempt.state = 'welcomed';
+    attempt.cancelTimer();
+    this.#admission.leave(attempt);
+    this.#welcomedCount++;
+  }
+
+  /** Ends a probation and tells why, once; the connection may still be read to its end. */
+  #refuse(attempt: Attempt, makeError: () => Error): void {
+    if (attempt.state !== 'probation') return;
+    attempt.state = 'refused';
+    attempt.cancelTimer();
+    this.#admission.move(attempt, Standing.Leaving);
+    this.#refusals.add(() => refusal(makeError(), attempt.remote));
+  }
+
+  /** Refuses a connection without a word. */
+  #drop(attempt: Attempt, makeError: () => Error): void {
+    this.#refuse(attempt, makeError);
+    this.#admission.leave(attempt);
+    attempt.socket.destroy();
+  }
+
+  #onClose(attempt: Attempt): void {
+    if (attempt.state === 'welcomed') this.#welcomedCount--;
+    this.#refuse(attempt, () => closedError(attempt));
+    this.#admission.leave(attempt);
+    if (this.#byEnds.get(attempt.ends) === attempt) this.#byEnds.delete(attempt.ends);
+  }
+}
+
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
 function refusal(error: Error, remote: string): PagelaneError {
@@ -185,11 +318,27 @@ function refusal(error: Error, remote: string): PagelaneError {
   return securityError(error, remote) ?? new PathError('ERR_PATH_LOST', message, remote, error);
 }
 
-function timeoutError(remote: string, timeoutMs: number): PathError {
+function busyError({ remote }: Attempt): PathError {
+  const message = `Refused ${remote}: ${HANDSHAKES_MAX} others are in their handshake`;
+  return new PathError('ERR_PATH_BUSY', message, remote);
+}
+
+function timeoutError({ remote }: Attempt, timeoutMs: number): PathError {
   const message = `Refused ${remote}: no complete handshake after ${timeoutMs} ms`;
   return new PathError('ERR_PATH_TIMEOUT', message, remote);
 }
 
-function closedError(remote: string): PathError {
+function noTlsError({ remote }: Attempt): PathError {
+  const why = 'it does not speak TLS (--insecure on one side only?)';
+  const message = `Cannot open path with ${remote}: ${why}`;
+  return new PathError('ERR_PATH_SECURITY', message, remote);
+}
+
+function untrustedError(socket: TLSSocket): Error {
+  const code = String(socket.authorizationError);
+  return Object.assign(new Error('the certificate cannot be verified'), { code });
+}
+
+function closedError({ remote }: Attempt): PathError {
   return new PathError('ERR_PATH_LOST', `${remote} closed its connection in the handshake`, remote);
 }

@@ -189,11 +189,10 @@ async function readCertificates(
       throw unreadable(file, why, cause);
     }
   };
-  const [ca, cert, key] = await Promise.all([
-    read('ca-cert.pem', (bytes) => new X509Certificate(bytes)),
-    read(`${side}-cert.pem`, (bytes) => new X509Certificate(bytes)),
-    read(`${side}-key.pem`, (bytes) => createPrivateKey(bytes)),
-  ]);
+  // One after the other: of several that cannot be read the first is told.
+  const ca = await read('ca-cert.pem', (bytes) => new X509Certificate(bytes));
+  const cert = await read(`${side}-cert.pem`, (bytes) => new X509Certificate(bytes));
+  const key = await read(`${side}-key.pem`, (bytes) => createPrivateKey(bytes));
   if (!cert.parsed.checkPrivateKey(key.parsed)) {
     throw unreadable(join(directory, `${side}-key.pem`), `it is not the key of ${side}-cert.pem`);
   }

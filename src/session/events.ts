@@ -1,33 +1,56 @@
 import type { PathReport } from '../path/path.ts';
 import { EVENTS_MAX } from './limits.ts';
 
+/** Which path, in an event. */
+interface PathPlace {
+  readonly id: number;
+  readonly local: string;
+  readonly remote: string;
+}
+
 /** Something that happened to a session. */
 export type SessionEvent =
-  | {
-      /** A path was opened: the first, or one that joined. */
-      readonly type: 'pathOpened';
-      readonly id: number;
-      readonly local: string;
-      readonly remote: string;
-    }
-  | {
+  | (PathPlace & {
+      /**
+       * A path was opened: the first, or one that joined.
+       * Doubted: silent although others are heard; what it carries goes over the others as well.
+       * Parked: left out, because it would make the whole slower. Resumed: used again.
+       */
+      readonly type: 'pathOpened' | 'pathDoubted' | 'pathParked' | 'pathResumed';
+    })
+  | (PathPlace & {
       /** A path is gone; what it had not delivered goes over the others. */
       readonly type: 'pathLost';
-      readonly id: number;
-      readonly local: string;
-      readonly remote: string;
-      /** Code and message of what ended it. */
+      /** Code and message of what ended it; ERR_PATH_REMOVED, ERR_PATH_CLOSED if on purpose. */
       readonly code: string;
       readonly reason: string;
       /** Frames that were not acked and are sent again. */
       readonly movedFrames: number;
-    }
+    })
   | {
-      /** A further path could not be opened. */
+      /** A path could not be opened; it is tried again. */
       readonly type: 'pathFailed';
       readonly remote: string;
       readonly code: string;
       readonly reason: string;
+    }
+  | {
+      /** No path is left: everything waits for one to come back. */
+      readonly type: 'stalled';
+      readonly code: string;
+      readonly reason: string;
+      /** How long it is waited for; then the session ends. */
+      readonly timeoutMs: number;
+    }
+  | {
+      /** A path came back; nothing that was acked is sent again. */
+      readonly type: 'resumed';
+      readonly stalledMs: number;
+    }
+  | {
+      /** Something that was asked for is not as it was meant to be. */
+      readonly type: 'note';
+      readonly message: string;
     }
   | {
       /** The session is over; no event follows. */
@@ -37,9 +60,12 @@ export type SessionEvent =
       readonly reason?: string;
     };
 
-/** Makes the event of a path that is there, or was. */
-export function pathOpened({ id, local, remote }: PathReport): SessionEvent {
-  return { type: 'pathOpened', id, local, remote };
+/** Makes an event of a path that is there, or was. */
+export function pathEvent<T extends string>(
+  type: T,
+  { id, local, remote }: PathReport,
+): PathPlace & { readonly type: T } {
+  return { type, id, local, remote };
 }
 
 /**

@@ -238,6 +238,8 @@ export interface ServerParts {
    * @throws {PagelaneError} To refuse, with its code.
    */
   readonly prepare: (proved: Proved) => () => void;
+  /** The client could not prove what its Hello says. */
+  readonly onWrongProof?: (hello: Hello) => void;
   /** The handshake is over: welcomed, or given up because of `error`. */
   readonly onFinished: (error?: PagelaneError) => void;
 }
@@ -303,13 +305,14 @@ class ServerHandshake extends Handshake {
   }
 
   #onProof(payload: Uint8Array): void {
-    const { link, windowBytes, clock, prepare, onFinished } = this.#parts;
+    const { link, windowBytes, clock, prepare, onWrongProof, onFinished } = this.#parts;
     const { mac, windowBytes: peerWindowBytes } = decodeProof(payload);
     const transcript = this.#transcript!;
     const hello = this.#hello!;
     const secret = this.#knownSecret ?? sessionSecret(transcript);
     const label = hello.intent === Intent.New ? 'new' : 'join';
     if (!isSameMac(mac, proofMac(secret, label, transcript))) {
+      onWrongProof?.(hello);
       throw new ProtocolError('ERR_HANDSHAKE', 'Cannot open path: its proof is wrong');
     }
     const rttMs = clock.now() - this.#sentAtMs;

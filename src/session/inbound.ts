@@ -5,6 +5,7 @@ import type { BufferPool } from '../path/pool.ts';
 import { EpochOrder } from './epoch.ts';
 import type { IncomingMessage, LaneReceiver } from './lane.ts';
 import { GRANT_PARTS } from './limits.ts';
+import { frameCost } from './outbound.ts';
 
 /** What the receiving direction of a lane needs from its session. */
 export interface InboundContext {
@@ -67,7 +68,7 @@ export class InboundLane implements LaneReceiver {
     }
     const isLast = (header.flags & FLAG_FIN) !== 0;
     this.#checkLast(header, isLast);
-    const receivedBytes = this.#receivedBytes + payload.length;
+    const receivedBytes = this.#receivedBytes + frameCost(payload.length);
     if (receivedBytes > this.#grantedBytes) {
       throw new ProtocolError(
         'ERR_WINDOW_EXCEEDED',
@@ -137,7 +138,7 @@ export class InboundLane implements LaneReceiver {
 
   readonly #consumed = (payload: Uint8Array): void => {
     this.#context.pool.release(payload);
-    this.#consumedBytes += payload.length;
+    this.#consumedBytes += frameCost(payload.length);
     if (this.#isOver) return;
     const { windowBytes } = this.#context;
     const totalBytes = this.#consumedBytes + windowBytes;

@@ -8,7 +8,10 @@ export interface OutgoingMessage {
   readonly isOrdered: boolean;
   /** Whether it is the last of its lane in this direction; it is ordered then. */
   readonly isLast?: boolean;
-  /** The peer has it: the buffer may be used again. Not called if the session ends before. */
+  /**
+   * The peer has it, and no path reads the buffer any more: it may be used again. Not called if the
+   * session ends before.
+   */
   readonly onAcked?: () => void;
 }
 
@@ -28,6 +31,7 @@ export interface LaneSender {
   readonly id: number;
   readonly queuedBytes: number;
   readonly unackedBytes: number;
+  isUrgent: boolean;
   send(message: OutgoingMessage): number;
   beginEpoch(): void;
 }
@@ -69,6 +73,18 @@ export class Lane {
   /** Payload bytes given to paths, not acked. */
   get unackedBytes(): number {
     return this.#outbound.unackedBytes;
+  }
+
+  /**
+   * Whether what is sent goes over every path that has nothing else to do, and the first copy
+   * counts: for what the guest stands still for.
+   */
+  get isUrgent(): boolean {
+    return this.#outbound.isUrgent;
+  }
+
+  set isUrgent(isUrgent: boolean) {
+    this.#outbound.isUrgent = isUrgent;
   }
 
   /**

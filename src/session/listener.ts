@@ -1,11 +1,11 @@
 import { PagelaneError } from '../errors.ts';
-import { type Hello, Intent } from '../frame/hello.ts';
-import { type Arrival, LinkListener } from '../path/listen.ts';
+import { localAddresses, offeredAddresses } from '../path/interfaces.ts';
+import { LinkListener } from '../path/listen.ts';
 import { Arrivals } from './arrivals.ts';
-import { type Proved, runServerHandshake } from './handshake.ts';
 import { SESSIONS_MAX } from './limits.ts';
 import { type CheckedOptions, checkOptions, type SessionOptions } from './options.ts';
-import { Session } from './session.ts';
+import { Reception } from './reception.ts';
+import type { Session } from './session.ts';
 
 /** What the side that listens chooses. */
 export interface ListenOptions extends SessionOptions {
@@ -23,7 +23,10 @@ export interface Listener {
   readonly port: number;
   /** Connections that were given up before they were welcomed. */
   readonly refused: number;
-  /** Called with the reason of each of them, for the log. */
+  /**
+   * Called with the reason of each of them, for the log. When they are many, most are told together:
+   * ERR_REFUSED_MORE.
+   */
   onRefused: ((error: PagelaneError) => void) | undefined;
   /**
    * Waits for the next session.
@@ -60,26 +63,28 @@ export async function listenForSessions(options: ListenOptions): Promise<Listene
   return listener;
 }
 
-interface Entry {
-  readonly session: Session;
-  readonly secret: Uint8Array;
-}
-
 class SessionListener implements Listener {
   onRefused: ((error: PagelaneError) => void) | undefined;
   readonly #options: CheckedOptions;
-  readonly #sessionsMax: number;
-  #links: LinkListener | undefined;
-  readonly #sessions = new Map<string, Entry>();
+  readonly #reception: Reception;
   readonly #arrived = new Arrivals<Session>();
-  #refused = 0;
+  #links: LinkListener | undefined;
   #isClosed = false;
   #host = '';
   #port = 0;
 
   constructor(options: CheckedOptions, sessionsMax: number) {
     this.#options = options;
-    this.#sessionsMax = sessionsMax;
+    this.#reception = new Reception({
+      ...options,
+      sessionsMax,
+      hasRoom: () => this.#links?.hasRoom ?? false,
+      offer: () => ({
+        addresses: offeredAddresses(this.#host, localAddresses()),
+        port: this.#port,
+      }),
+      onSession: (session) => this.#arrived.add(session),
+    });
   }
 
   get host(): string {
@@ -91,7 +96,7 @@ class SessionListener implements Listener {
   }
 
   get refused(): number {
-    return this.#refused;
+    return this.#links?.refusedCount ?? 0;
   }
 
   async listen({ host, port }: { host: string; port: number }): Promise<void> {
@@ -102,11 +107,8 @@ class SessionListener implements Listener {
       security,
       clock,
       handshakeTimeoutMs,
-      onArrival: (arrival) => this.#onArrival(arrival),
-      onRefused: (error) => {
-        this.#refused++;
-        this.onRefused?.(error);
-      },
+      onArrival: (arrival) => this.#reception.receive(arrival),
+      onRefused: (error) => this.onRefused?.(error),
     });
     this.#host = this.#links.host;
     this.#port = this.#links.port;
@@ -128,62 +130,4 @@ class SessionListener implements Listener {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-
-  #onArrival({ link, exporter, finish }: Arrival): void {
-    const { windowBytes, clock } = this.#options;
-    runServerHandshake({
-      link,
-      exporter,
-      windowBytes,
-      clock,
-      admit: (hello) => this.#admit(hello),
-      prepare: (proved) => {
-        this.#admit(proved.hello);
-        return () => this.#welcome(link, proved);
-      },
-      onFinished: finish,
-    });
-  }
-
-  /** The secret of the session that a Hello joins; undefined if it opens a new one. */
-  #admit({ intent, id }: Hello): Uint8Array | undefined {
-    const name = nameOf(id);
-    const entry = this.#sessions.get(name);
-    if (intent === Intent.Join) {
-      if (entry === undefined) throw refusal('ERR_SESSION_UNKNOWN', `Session ${name} is unknown`);
-      if (!entry.session.hasRoomForPath) {
-        throw refusal('ERR_SESSION_PATHS', `Session ${name} has all the paths it may have`);
-      }
-      return entry.secret;
-    }
-    if (entry !== undefined) throw refusal('ERR_SESSION_EXISTS', `Session ${name} exists`);
-    if (this.#sessions.size >= this.#sessionsMax) {
-      throw refusal('ERR_SESSION_LIMIT', `There are ${this.#sessionsMax} sessions already`);
-    }
-    return undefined;
-  }
-
-  #welcome(link: Arrival['link'], proved: Proved): void {
-    const { hello, secret, peerWindowBytes } = proved;
-    const name = nameOf(hello.id);
-    if (hello.intent === Intent.Join) {
-      this.#sessions.get(name)!.session.adopt(link, proved);
-      return;
-    }
-    const { windowBytes, clock } = this.#options;
-    const { id } = hello;
-    const session = new Session({ id, role: 'server', windowBytes, peerWindowBytes, clock });
-    this.#sessions.set(name, { session, secret });
-    session.ended.then(() => this.#sessions.delete(name));
-    session.adopt(link, proved);
-    this.#arrived.add(session);
-  }
-}
-
-function nameOf(id: Uint8Array): string {
-  return Buffer.from(id).toString('hex');
-}
-
-function refusal(code: string, message: string): PagelaneError {
-  return new PagelaneError(code, message);
 }

@@ -3,14 +3,19 @@ import { systemClock } from '../clock.ts';
 import { WINDOW_BYTES_MAX, WINDOW_BYTES_MIN } from '../frame/limits.ts';
 import { HANDSHAKE_TIMEOUT_MS } from '../path/limits.ts';
 import { checkSecurity, type Security } from '../path/secure.ts';
-import { WINDOW_BYTES } from './limits.ts';
+import { RESUME_TIMEOUT_MS, WINDOW_BYTES } from './limits.ts';
 
 /** What both ends of a session may choose. */
 export interface SessionOptions {
   /** How paths are protected; both ends must agree. */
   readonly security: Security;
-  /** Payload bytes that we accept ahead, per lane. @default 16 MiB */
+  /** Payload bytes that we accept ahead, per lane. @default 64 MiB */
   readonly windowBytes?: number;
+  /**
+   * How long a session that has lost its last path waits for one to come back, milliseconds; 0 ends
+   * it at once. @default 60000
+   */
+  readonly resumeTimeoutMs?: number;
   /** Aborts the opening: of a session, or of the listener's port. */
   readonly signal?: AbortSignal;
   /** @default the machine's monotonic clock */
@@ -23,6 +28,7 @@ export interface SessionOptions {
 export interface CheckedOptions {
   readonly security: Security;
   readonly windowBytes: number;
+  readonly resumeTimeoutMs: number;
   readonly clock: Clock;
   readonly handshakeTimeoutMs: number;
 }
@@ -43,7 +49,11 @@ export function checkOptions(options: SessionOptions): CheckedOptions {
   if (!(handshakeTimeoutMs > 0)) {
     throw new RangeError(`A handshake takes more than ${handshakeTimeoutMs} ms`);
   }
+  const { resumeTimeoutMs = RESUME_TIMEOUT_MS } = options;
+  if (!(resumeTimeoutMs >= 0)) {
+    throw new RangeError(`A session cannot wait ${resumeTimeoutMs} ms for a path`);
+  }
   checkSecurity(options.security);
   const { security, clock = systemClock } = options;
-  return { security, windowBytes, clock, handshakeTimeoutMs };
+  return { security, windowBytes, resumeTimeoutMs, clock, handshakeTimeoutMs };
 }

@@ -1,6 +1,6 @@
 import { ProtocolError } from '../errors.ts';
 import { encodeHeader, FLAG_FIN, FrameType } from '../frame/header.ts';
-import { HEADER_BYTES, PAYLOAD_BYTES_MAX } from '../frame/limits.ts';
+import { FRAME_COST_MIN, HEADER_BYTES, PAYLOAD_BYTES_MAX } from '../frame/limits.ts';
 import { Fifo } from '../path/fifo.ts';
 import type { CarriedFrame } from '../path/path.ts';
 import type { LaneSender, OutgoingMessage } from './lane.ts';
@@ -10,32 +10,41 @@ import { SequenceSet } from './sequence-set.ts';
  * Outbound flow of a lane
  *
  *   1. send    number the message and write its header in place
- *   2. next    the frame that may go now: what a lost path held first, then what credit allows
- *   3. take    the frame is given to a path                       (session.ts asks the scheduler)
- *   4. acked   forget it; or
- *      return  its path was lost: back to 2, in sequence order
+ *   2. next    the frame that may go now: what has to go again first, then what credit allows
+ *   3. take    the frame is given to a path                        (striping.ts asks the scheduler)
+ *      copy    a second path carries it as well
+ *   4. acked   forget it, once no path reads its bytes any more; or
+ *      doubt   its path has fallen silent: back to 2, though the path may still deliver it; or
+ *      return  its path was lost: back to 2, unless another path carries it
  *
  * The methods below come in this order.
  */
 
-/** A numbered frame of a lane, from `send` until its ack. */
+/** Where a frame is. */
+type Stage = 'queued' | 'carried' | 'acked';
+
+/** A numbered frame of a lane, from `send` until no path holds it. */
 export interface OutboundFrame extends CarriedFrame {
   readonly lane: OutboundLane;
   readonly sequence: number;
   readonly payloadBytes: number;
   readonly onAcked: (() => void) | undefined;
+  stage: Stage;
+  /** The paths that hold it: bit n for the path at slot n. */
+  carriers: number;
 }
 
 /** The sending direction of a lane: numbers, epochs, credit, and what is not acked. */
 export class OutboundLane implements LaneSender {
   readonly id: number;
+  isUrgent = false;
   readonly #windowBytes: number;
   #nextSequence = 0;
   #epoch = 0;
   #isEpochDue = true;
   #isFinished = false;
   readonly #fresh = new Fifo<OutboundFrame>();
-  /** Frames of lost paths, ascending by sequence. */
+  /** Frames that have to go again, ascending by sequence. */
   #returned: OutboundFrame[] = [];
   #returnedBytes = 0;
   #creditBytes: number;
@@ -61,12 +70,12 @@ export class OutboundLane implements LaneSender {
     return this.#unackedBytes;
   }
 
-  /** Payload bytes that the peer lets us send at once. */
+  /** Bytes that the peer lets us send at once. */
   get creditBytes(): number {
     return this.#creditBytes - this.#spentBytes;
   }
 
-  /** Payload bytes that may go now: what lost paths held, and of the others what has credit. */
+  /** Payload bytes that may go now: what has to go again, and of the others what has credit. */
   get sendableBytes(): number {
     const freshBytes = this.#queuedBytes - this.#returnedBytes;
     return this.#returnedBytes + Math.max(0, Math.min(freshBytes, this.creditBytes));
@@ -106,7 +115,8 @@ export class OutboundLane implements LaneSender {
       epoch: this.#epoch,
     });
     const bytes = buffer.subarray(start - HEADER_BYTES, end);
-    this.#fresh.push({ lane: this, sequence, bytes, payloadBytes, onAcked });
+    const place = { stage: 'queued', carriers: 0 } as const;
+    this.#fresh.push({ lane: this, sequence, bytes, payloadBytes, onAcked, ...place });
     this.#queuedBytes += payloadBytes;
     return sequence;
   }
@@ -115,37 +125,51 @@ export class OutboundLane implements LaneSender {
   next(): OutboundFrame | undefined {
     if (this.#returned.length > 0) return this.#returned[0];
     const frame = this.#fresh.peek();
-    if (frame === undefined || frame.payloadBytes > this.creditBytes) return undefined;
+    if (frame === undefined || frameCost(frame.payloadBytes) > this.creditBytes) return undefined;
     return this.#acked.fits(frame.sequence) ? frame : undefined;
   }
 
-  /** Takes the frame that `next` gave: it is on a path now. */
-  take(): void {
+  /** Takes the frame that `next` gave: the path at `slot` carries it now. */
+  take(slot: number): void {
     let frame = this.#returned.shift();
     if (frame === undefined) {
       frame = this.#fresh.shift()!;
-      this.#spentBytes += frame.payloadBytes;
+      this.#spentBytes += frameCost(frame.payloadBytes);
     } else {
       this.#returnedBytes -= frame.payloadBytes;
     }
     this.#queuedBytes -= frame.payloadBytes;
     this.#unackedBytes += frame.payloadBytes;
+    frame.stage = 'carried';
+    frame.carriers |= 1 << slot;
   }
 
-  /** Notes that the peer has a frame, and tells who sent it. */
-  onAcked(frame: OutboundFrame): void {
-    this.#unackedBytes -= frame.payloadBytes;
-    this.#acked.add(frame.sequence);
-    frame.onAcked?.();
+  /** The path at `slot` carries a frame as well that others carry. */
+  copy(frame: OutboundFrame, slot: number): void {
+    frame.carriers |= 1 << slot;
   }
 
-  /** Takes back a frame that its path did not deliver. */
-  return(frame: OutboundFrame): void {
-    this.#unackedBytes -= frame.payloadBytes;
-    this.#queuedBytes += frame.payloadBytes;
-    this.#returnedBytes += frame.payloadBytes;
-    const at = this.#returned.findIndex(({ sequence }) => sequence > frame.sequence);
-    this.#returned.splice(at < 0 ? this.#returned.length : at, 0, frame);
+  /** Notes that the peer has a frame, by the word of the path at `slot`. */
+  onAcked(frame: OutboundFrame, slot: number): void {
+    if (frame.stage === 'queued') this.#unreturn(frame);
+    if (frame.stage === 'carried') {
+      this.#unackedBytes -= frame.payloadBytes;
+      this.#acked.add(frame.sequence);
+      frame.stage = 'acked';
+    }
+    this.#letGo(frame, slot);
+  }
+
+  /** Lets a frame go again although its path, which has fallen silent, may still deliver it. */
+  doubt(frame: OutboundFrame): void {
+    const isOnlyThere = (frame.carriers & (frame.carriers - 1)) === 0;
+    if (frame.stage === 'carried' && isOnlyThere) this.#requeue(frame);
+  }
+
+  /** Takes back a frame of the path at `slot`, which is lost. */
+  return(frame: OutboundFrame, slot: number): void {
+    this.#letGo(frame, slot);
+    if (frame.stage === 'carried' && frame.carriers === 0) this.#requeue(frame);
   }
 
   /**
@@ -174,6 +198,30 @@ export class OutboundLane implements LaneSender {
     this.#unackedBytes = 0;
   }
 
+  /** A path reads the frame's bytes no longer; when none does, who sent it may use them again. */
+  #letGo(frame: OutboundFrame, slot: number): void {
+    frame.carriers &= ~(1 << slot);
+    if (frame.stage === 'acked' && frame.carriers === 0) frame.onAcked?.();
+  }
+
+  #requeue(frame: OutboundFrame): void {
+    frame.stage = 'queued';
+    this.#unackedBytes -= frame.payloadBytes;
+    this.#queuedBytes += frame.payloadBytes;
+    this.#returnedBytes += frame.payloadBytes;
+    const at = this.#returned.findIndex(({ sequence }) => sequence > frame.sequence);
+    this.#returned.splice(at < 0 ? this.#returned.length : at, 0, frame);
+  }
+
+  /** A frame that was to go again arrived after all. */
+  #unreturn(frame: OutboundFrame): void {
+    this.#returned.splice(this.#returned.indexOf(frame), 1);
+    this.#returnedBytes -= frame.payloadBytes;
+    this.#queuedBytes -= frame.payloadBytes;
+    this.#unackedBytes += frame.payloadBytes;
+    frame.stage = 'carried';
+  }
+
   #check({ buffer, start, end }: OutgoingMessage): number {
     if (this.#isFinished) throw new TypeError(`Lane ${this.id} has sent its last message`);
     if (start < HEADER_BYTES || end < start || end > buffer.length) {
@@ -188,4 +236,9 @@ export class OutboundLane implements LaneSender {
     }
     return payloadBytes;
   }
+}
+
+/** Credit that a frame takes: many short ones must not cost the receiver more than it counts. */
+export function frameCost(payloadBytes: number): number {
+  return Math.max(payloadBytes, FRAME_COST_MIN);
 }

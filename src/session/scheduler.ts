@@ -3,12 +3,15 @@ import { LATENESS_FRAMES, LATENESS_MS, STALLED_MS, TRIAL_BYTES } from './limits.
 /** What the scheduler looks at of a path. */
 export interface Candidate {
   readonly silentMs: number;
+  /** Whether it is passed over whatever it promises: in doubt, or being removed. */
+  readonly isDoubted: boolean;
+  readonly isDraining: boolean;
   readonly rate: {
     readonly inFlightBytes: number;
     readonly minRttMs: number | undefined;
-    /** 0 as long as nothing is known. */
-    expectedBytesPerSecond(nowMs: number): number;
   };
+  /** 0 as long as nothing is known. */
+  expectedBytesPerSecond(nowMs: number): number;
   hasRoom(bytes: number): boolean;
 }
 
@@ -57,7 +60,8 @@ function waitingMs(paths: readonly Candidate[], chosen: number, load: Load): num
   let soonestMs = Number.POSITIVE_INFINITY;
   for (let index = 0; index < paths.length; index++) {
     const path = paths[index]!;
-    if (index === chosen || path.silentMs >= STALLED_MS) continue;
+    const isAway = path.silentMs >= STALLED_MS || path.isDoubted || path.isDraining;
+    if (index === chosen || isAway) continue;
     const allMs = completionMs(path, frameBytes + backlogBytes, nowMs);
     if (allMs === UNKNOWN_MS) continue;
     const latenessMs = backlogBytes > 0 ? lateness(path, load) : 0;
@@ -66,17 +70,21 @@ function waitingMs(paths: readonly Candidate[], chosen: number, load: Load): num
   return soonestMs;
 }
 
-function lateness({ rate }: Candidate, { frameBytes, nowMs }: Load): number {
-  const frameMs = (frameBytes * 1000) / rate.expectedBytesPerSecond(nowMs);
+function lateness(path: Candidate, { frameBytes, nowMs }: Load): number {
+  const frameMs = (frameBytes * 1000) / path.expectedBytesPerSecond(nowMs);
   return Math.max(LATENESS_MS, LATENESS_FRAMES * frameMs);
 }
 
 /** Before every time: a path of which nothing is known is tried. */
 const UNKNOWN_MS = -1;
 
-/** When `bytes` given to a path now would have arrived, milliseconds from now. */
-function completionMs({ rate }: Candidate, bytes: number, nowMs: number): number {
-  const bytesPerSecond = rate.expectedBytesPerSecond(nowMs);
+/**
+ * When `bytes` given to a path now would have arrived, milliseconds from now; negative as long as
+ * nothing is known of the path.
+ */
+export function completionMs(path: Candidate, bytes: number, nowMs: number): number {
+  const { rate } = path;
+  const bytesPerSecond = path.expectedBytesPerSecond(nowMs);
   if (bytesPerSecond === 0) return UNKNOWN_MS;
   return ((rate.inFlightBytes + bytes) * 1000) / bytesPerSecond + (rate.minRttMs ?? 0) / 2;
 }

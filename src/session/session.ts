@@ -2,6 +2,7 @@ import { formatHostPort, type PathAddress } from '../address.ts';
 import type { Clock } from '../clock.ts';
 import { PagelaneError, PathError, ProtocolError, RemoteError } from '../errors.ts';
 import { LANES_MAX } from '../frame/limits.ts';
+import { decodeOffer, encodeOffer, type Offer } from '../frame/offer.ts';
 import { decodeReason, type Reason } from '../frame/reason.ts';
 import type { PathLink } from '../path/link.ts';
 import type { PathReport } from '../path/path.ts';
@@ -10,9 +11,10 @@ import { Arrivals } from './arrivals.ts';
 import { EventLog, type SessionEvent } from './events.ts';
 import { InboundLane } from './inbound.ts';
 import { Lane } from './lane.ts';
-import { CLOSE_TIMEOUT_MS } from './limits.ts';
-import { OutboundLane } from './outbound.ts';
-import { PathSet, type PathSetOwner } from './path-set.ts';
+import { CLOSE_TIMEOUT_MS, WORN_BYTES } from './limits.ts';
+import { type OutboundFrame, OutboundLane } from './outbound.ts';
+import { type AdoptOptions, PathSet, type PathSetOwner, type SessionPath } from './path-set.ts';
+import { Striper } from './striping.ts';
 
 /** Who dialled: the client; and who listened: the server. */
 export type Role = 'client' | 'server';
@@ -25,10 +27,28 @@ export interface SessionParts {
   /** Payload bytes that we accept ahead per lane, and that the peer accepts. */
   readonly windowBytes: number;
   readonly peerWindowBytes: number;
+  /** How long the session waits for a path when it has none; milliseconds. */
+  readonly resumeTimeoutMs: number;
+  /** Bytes after which a path should get a new connection. @default 64 GiB */
+  readonly rekeyBytes?: number;
   readonly clock: Clock;
   readonly events?: EventLog;
-  /** Opens a path that joins the session; only clients can. */
-  readonly join?: (address: PathAddress) => Promise<void>;
+  /** Who opens paths; only clients have one. */
+  readonly opener?: PathOpener;
+  /** Where the peer can reach us beside the address it knows; only servers tell. */
+  readonly offer?: Offer;
+}
+
+/** Opens the paths of a session, and opens them again. */
+export interface PathOpener {
+  /** Opens a further path. */
+  add(address: PathAddress): Promise<void>;
+  /** A path is gone: without a word, or on purpose. */
+  onPathGone(id: number, { isLost }: { isLost: boolean }): void;
+  /** A path should get a new connection in its place. */
+  onPathWorn(id: number): void;
+  /** The peer tells where it can be reached. */
+  onOffer(offer: Offer): void;
 }
 
 interface LaneState {
@@ -45,7 +65,7 @@ const CLEAN: Reason = { code: '', message: '' };
  * All paths and lanes between two processes.
  *
  * Every frame goes over whichever path will bring it first; frames of a path that is lost go over
- * the others. The session lives as long as one path does.
+ * the others. Without any path the session waits for one to come back, for a bounded time.
  */
 export class Session {
   /** Name of the session, the same at both ends: 32 hexadecimal digits. */
@@ -57,10 +77,12 @@ export class Session {
   readonly #events: EventLog;
   readonly #pool = new BufferPool();
   readonly #lanes: LaneState[] = [];
+  readonly #outbound: OutboundLane[] = [];
   readonly #arrived = new Arrivals<Lane>();
   readonly #paths: PathSet;
-  #turn = 0;
-  #isPumping = false;
+  readonly #striper: Striper;
+  #stall: { readonly sinceMs: number; readonly cancel: () => void } | undefined;
+  #hasOffer = false;
   #isOver = false;
   #error: PagelaneError | undefined;
   #settle!: (error: PagelaneError | undefined) => void;
@@ -75,8 +97,19 @@ export class Session {
     this.ended = new Promise((resolve) => {
       this.#settle = resolve;
     });
-    const { clock } = parts;
-    this.#paths = new PathSet(this.#makeOwner(), { clock, events: this.#events });
+    const { clock, rekeyBytes = WORN_BYTES } = parts;
+    const common = { clock, events: this.#events, rekeyBytes };
+    this.#paths = new PathSet(this.#makeOwner(), common);
+    const isOf = (lane: OutboundLane) => (state: LaneState) => state.outbound === lane;
+    this.#striper = new Striper(
+      {
+        lanes: this.#outbound,
+        onTaken: (lane) => {
+          this.#lanes.find(isOf(lane))!.isDrainDue = true;
+        },
+      },
+      { paths: this.#paths, clock },
+    );
   }
 
   /** Whether a further path may join. */
@@ -84,13 +117,18 @@ export class Session {
     return this.#paths.hasRoom;
   }
 
+  /** Whether the session has no path and waits for one. */
+  get isStalled(): boolean {
+    return this.#stall !== undefined;
+  }
+
   /**
    * Takes over a connection whose handshake is done.
    *
-   * @param rttMs Round trip of the handshake, milliseconds.
+   * @returns The path's id; absent if it was dropped because there are enough.
    */
-  adopt(link: PathLink, options: { rttMs?: number } = {}): void {
-    this.#paths.adopt(link, options);
+  adopt(link: PathLink, options: AdoptOptions = {}): number | undefined {
+    return this.#paths.adopt(link, options)?.id;
   }
 
   /**
@@ -126,11 +164,43 @@ export class Session {
    */
   async addPath(address: PathAddress): Promise<void> {
     this.#check();
-    if (this.#parts.join === undefined) {
+    if (this.#parts.opener === undefined) {
       const to = formatHostPort(address.host, address.port);
       throw new TypeError(`Cannot add path to ${to}: only the side that dialled can`);
     }
-    await this.#parts.join(address);
+    await this.#parts.opener.add(address);
+  }
+
+  /**
+   * Removes a path: it takes nothing new, and is closed when what it carries has arrived. It is not
+   * opened again.
+   *
+   * @returns When it is closed.
+   * @throws {RangeError} If there is no such path open, or no other one.
+   */
+  async removePath(id: number): Promise<void> {
+    this.#check();
+    await this.#paths.remove(id);
+  }
+
+  /** Most bytes per second that are sent over all paths together; absent for no limit. */
+  get maxBytesPerSecond(): number | undefined {
+    return this.#striper.maxBytesPerSecond;
+  }
+
+  set maxBytesPerSecond(bytesPerSecond: number | undefined) {
+    this.#striper.maxBytesPerSecond = checkRate(bytesPerSecond);
+    this.#striper.pump();
+  }
+
+  /**
+   * Limits what is sent over one path.
+   *
+   * @throws {RangeError} If there is no such path open, or the limit is not above 0.
+   */
+  setPathMax(id: number, maxBytesPerSecond: number | undefined): void {
+    this.#paths.find(id).maxBytesPerSecond = checkRate(maxBytesPerSecond);
+    this.#striper.pump();
   }
 
   /** Every path there is, and the latest of those there were. */
@@ -151,7 +221,7 @@ export class Session {
    * connections. Never rejects; `ended` says whether it went well.
    */
   async close(): Promise<void> {
-    if (!this.#isOver && !this.#isSettled) await this.#waitForAcks();
+    if (!this.#isOver && !(this.#isSettled && !this.isStalled)) await this.#waitForAcks();
     this.#finish(undefined, CLEAN);
     await this.#paths.allGone();
   }
@@ -187,9 +257,10 @@ export class Session {
       grant: (totalBytes) => this.#paths.nearest()?.sendCredit(id, totalBytes),
       fail: (error) => this.fail(error),
     });
-    const lane = new Lane(outbound, inbound, () => this.#pump());
+    const lane = new Lane(outbound, inbound, () => this.#striper.pump());
     const state = { lane, outbound, inbound, isDrainDue: false };
     this.#lanes.push(state);
+    this.#outbound.push(outbound);
     return state;
   }
 
@@ -213,79 +284,75 @@ export class Session {
     return {
       allocate: (bytes) => this.#pool.acquire(bytes),
       onData: (header, payload) => this.#laneForData(header.lane).inbound.onData(header, payload),
-      onAcked: (frame) => {
-        frame.lane.onAcked(frame);
+      onAcked: (frame, slot) => {
+        frame.lane.onAcked(frame, slot);
         this.#drainDue(frame.lane);
       },
       onCredit: (lane, totalBytes) => this.#laneOf(lane).outbound.onCredit(totalBytes),
       onClose: (payload) => this.#onClose(decodeReason(payload)),
+      onOffer: (payload) => this.#onOffer(payload),
       onRoom: () => this.#afterEvents(),
-      onJoined: () => this.#repeatCredit(),
-      onLost: (frames, error) => {
-        for (const frame of frames) {
-          frame.lane.return(frame);
-          this.#drainDue(frame.lane);
+      onJoined: () => this.#onJoined(),
+      onDoubted: (path) => {
+        for (let index = 0; index < path.inFlightCount; index++) {
+          const frame = path.inFlightAt(index);
+          frame.lane.doubt(frame);
         }
-        if (this.#paths.count === 0) this.#onLastPathLost(error);
-        this.#repeatCredit();
-        this.#afterEvents();
       },
+      onLeft: (path, frames, error) => this.#onLeft(path, frames, error),
+      onWorn: (path) => this.#parts.opener?.onPathWorn(path.id),
+      onProbeDue: (path) => this.#striper.probe(path),
       onFault: (error) => this.fail(error),
     };
+  }
+
+  #onLeft(path: SessionPath, frames: readonly OutboundFrame[], error: PagelaneError): void {
+    for (const frame of frames) {
+      frame.lane.return(frame, path.slot);
+      this.#drainDue(frame.lane);
+    }
+    if (this.#paths.open.length === 0) this.#onLastPathLost(error);
+    if (this.#isOver) return;
+    this.#parts.opener?.onPathGone(path.id, { isLost: path.state === 'lost' });
+    this.#repeatCredit();
+    this.#afterEvents();
+  }
+
+  #onJoined(): void {
+    const { offer, clock } = this.#parts;
+    const path = this.#paths.open.at(-1)!;
+    if (offer !== undefined && !this.#hasOffer) path.sendOffer(encodeOffer(offer));
+    this.#hasOffer ||= offer !== undefined;
+    if (this.#stall !== undefined) {
+      this.#stall.cancel();
+      const stalledMs = Math.round(clock.now() - this.#stall.sinceMs);
+      this.#stall = undefined;
+      this.#events.add({ type: 'resumed', stalledMs });
+    }
+    this.#repeatCredit();
+  }
+
+  #onOffer(payload: Uint8Array): void {
+    const offer = decodeOffer(payload);
+    if (this.#hasOffer || this.#parts.opener === undefined) return;
+    this.#hasOffer = true;
+    this.#parts.opener.onOffer(offer);
   }
 
   #drainDue(outbound: OutboundLane): void {
     for (const state of this.#lanes) if (state.outbound === outbound) state.isDrainDue = true;
   }
 
-  /** Gives frames to paths, as far as credit and the paths' room allow. */
-  #pump(): void {
-    if (this.#isPumping || this.#isOver) return;
-    this.#isPumping = true;
-    for (;;) {
-      const state = this.#nextLane();
-      const frame = state?.outbound.next();
-      if (state === undefined || frame === undefined) {
-        this.#paths.noteIdle();
-        break;
-      }
-      const frameBytes = frame.bytes.length;
-      const backlogBytes = this.#sendableBytes() - frame.payloadBytes;
-      const path = this.#paths.choose({ frameBytes, backlogBytes });
-      if (path === undefined) break;
-      state.outbound.take();
-      state.isDrainDue = true;
-      this.#turn++;
-      path.carry(frame);
-    }
-    this.#isPumping = false;
-  }
-
-  /** The next lane, in turn, that has a frame to send. */
-  #nextLane(): LaneState | undefined {
-    const count = this.#lanes.length;
-    for (let step = 0; step < count; step++) {
-      const state = this.#lanes[(this.#turn + step) % count]!;
-      if (state.outbound.next() !== undefined) return state;
-    }
-    return undefined;
-  }
-
-  #sendableBytes(): number {
-    let bytes = 0;
-    for (const { outbound } of this.#lanes) bytes += outbound.sendableBytes;
-    return bytes;
-  }
-
   /** Sends what can be sent, and tells lanes that got room. */
   #afterEvents(): void {
-    this.#pump();
+    this.#striper.pump();
     for (const state of this.#lanes) {
       if (!state.isDrainDue || this.#isOver) continue;
       state.isDrainDue = false;
       state.lane.onDrain?.();
     }
-    if (this.#onSettled.length > 0 && this.#isSettled) this.#wakeSettled();
+    const isTold = this.#isSettled && !this.isStalled;
+    if (this.#onSettled.length > 0 && isTold) this.#wakeSettled();
   }
 
   #wakeSettled(): void {
@@ -294,12 +361,14 @@ export class Session {
     for (const resolve of waiting) resolve();
   }
 
+  /** Waits until all is acked, and there is a path to say so. */
   async #waitForAcks(): Promise<void> {
     const cancel = this.#parts.clock.after(CLOSE_TIMEOUT_MS, () => {
       let bytes = 0;
       for (const { outbound } of this.#lanes) bytes += outbound.queuedBytes + outbound.unackedBytes;
       const message = `Cannot close: ${bytes} bytes had no ack after ${CLOSE_TIMEOUT_MS} ms`;
-      this.fail(new PagelaneError('ERR_CLOSE_TIMEOUT', message));
+      if (this.#isSettled) this.#wakeSettled();
+      else this.fail(new PagelaneError('ERR_CLOSE_TIMEOUT', message));
     });
     await new Promise<void>((resolve) => this.#onSettled.push(resolve));
     cancel();
@@ -313,10 +382,27 @@ export class Session {
     }
   }
 
-  /** Decides what it means that no path is left: the session is over. */
+  /** No path is left: all waits for one to come back, but not for ever. */
   #onLastPathLost(cause: PagelaneError): void {
+    const { resumeTimeoutMs: timeoutMs, clock } = this.#parts;
+    if (this.#isOver) return;
+    if (timeoutMs === 0) {
+      this.giveUp(cause);
+      return;
+    }
+    const { code, message: reason } = cause;
+    const cancel = clock.after(timeoutMs, () => this.giveUp(cause, timeoutMs), {
+      keepsAlive: true,
+    });
+    this.#stall = { sinceMs: clock.now(), cancel };
+    this.#events.add({ type: 'stalled', code, reason, timeoutMs });
+  }
+
+  /** Ends a session that has no path, because there will be none. */
+  giveUp(cause: PagelaneError, waitedMs = 0): void {
     const remote = this.#paths.reports().at(-1)?.remote ?? '';
-    const message = `No path is left: ${cause.message}`;
+    const waited = waitedMs > 0 ? ` and none came back within ${waitedMs} ms` : '';
+    const message = `No path is left${waited}: ${cause.message}`;
     this.#finish(new PathError('ERR_PATHS_EXHAUSTED', message, remote, cause), CLEAN);
   }
 
@@ -330,6 +416,9 @@ export class Session {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#error = error;
+    this.#stall?.cancel();
+    this.#stall = undefined;
+    this.#striper.stop();
     this.#paths.close(reason);
     for (const { outbound, inbound } of this.#lanes) {
       outbound.clear();
@@ -344,6 +433,11 @@ export class Session {
     this.#wakeSettled();
     this.#settle(error);
   }
+}
+
+function checkRate(bytesPerSecond: number | undefined): number | undefined {
+  if (bytesPerSecond === undefined || bytesPerSecond > 0) return bytesPerSecond;
+  throw new RangeError(`A limit is more than 0 bytes per second, not ${bytesPerSecond}`);
 }
 
 function closedError(): PagelaneError {

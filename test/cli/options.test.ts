@@ -3,10 +3,12 @@ import { describe, expect, test } from 'vitest';
 import {
   COMMON_FLAGS,
   type Flags,
+  formatControlHelp,
   formatHelp,
   readArguments,
   readCodec,
   readCommon,
+  readMaxBandwidth,
   readSecurity,
   UsageError,
   type Values,
@@ -75,7 +77,9 @@ describe('readCommon()', () => {
       qemu: { kind: 'stdio' },
       threads: undefined,
       windowBytes: undefined,
+      maxBytesPerSecond: undefined,
       waitMs: 600_000,
+      resumeTimeoutMs: undefined,
       output: 'text',
       isQuiet: false,
       intervalMs: undefined,
@@ -84,15 +88,26 @@ describe('readCommon()', () => {
 
   test('reads every value in its unit', () => {
     const args = ['--qemu', 'tcp:h:1', '--threads', '3', '--window', '2', '--wait', '1.5s'];
+    args.push('--max-bandwidth', '200mbit', '--resume-timeout', '2m');
     expect(common(...args, '--output', 'json', '--quiet', '--interval', '2m')).toEqual({
       qemu: { kind: 'tcp', host: 'h', port: 1 },
       threads: 3,
       windowBytes: 2 * 1024 * 1024,
+      maxBytesPerSecond: 25_000_000,
       waitMs: 1500,
+      resumeTimeoutMs: 120_000,
       output: 'json',
       isQuiet: true,
       intervalMs: 120_000,
     });
+  });
+
+  test.each([
+    ['0', 0],
+    ['0s', 0],
+    ['1500ms', 1500],
+  ])('--resume-timeout %s', (text, resumeTimeoutMs) => {
+    expect(common('--resume-timeout', text)).toMatchObject({ resumeTimeoutMs });
   });
 
   test('times are whole milliseconds, and none is longer than a timer takes', () => {
@@ -122,6 +137,11 @@ describe('readCommon()', () => {
     ['window', '0'],
     ['window', '1025'],
     ['wait', '-1s'],
+    ['wait', '0'],
+    ['resume-timeout', '-1s'],
+    ['resume-timeout', '1000h'],
+    ['max-bandwidth', '0mbit'],
+    ['max-bandwidth', 'fast'],
     ['output', 'JSON'],
     ['qemu', 'unix:'],
   ])('refuses --%s %s, and names it', (name, text) => {
@@ -153,11 +173,19 @@ test('readCodec() knows the four names', () => {
   expect(() => readCodec(read(['--codec', 'LZ4']))).toThrow(UsageError);
 });
 
-test('formatHelp() tells every flag, on lines a terminal shows', () => {
-  const help = formatHelp('pagelane x', ['pagelane x --y'], FLAGS);
-  for (const [name, { help: text }] of Object.entries(FLAGS)) {
-    expect(help).toContain(`--${name}`);
-    expect(help).toContain(text);
-  }
-  for (const line of help.split('\n')) expect(line.length).toBeLessThanOrEqual(110);
+test('readMaxBandwidth() gives bytes per second, or none', () => {
+  const limits = ['1gbit', 'off'].map((text) => readMaxBandwidth(read(['--max-bandwidth', text])));
+  expect([...limits, readMaxBandwidth(read([]))]).toEqual([125_000_000, undefined, undefined]);
 });
+
+test.each([{ format: formatHelp }, { format: formatControlHelp }])(
+  '$format.name() tells every flag, on lines a terminal shows',
+  ({ format }) => {
+    const help = format('pagelane x', ['pagelane x --y'], FLAGS);
+    for (const [name, { help: text }] of Object.entries(FLAGS)) {
+      expect(help).toContain(`--${name}`);
+      expect(help).toContain(text);
+    }
+    for (const line of help.split('\n')) expect(line.length).toBeLessThanOrEqual(110);
+  },
+);

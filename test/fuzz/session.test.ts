@@ -73,7 +73,12 @@ class Reader {
 
 async function runSession(seed: number): Promise<{ end: string; heldMax: number; said: string }> {
   const random = createPrng(seed);
-  const common = { windowBytes: WINDOW_BYTES, peerWindowBytes: WINDOW_BYTES, clock: CLOCK };
+  const common = {
+    windowBytes: WINDOW_BYTES,
+    peerWindowBytes: WINDOW_BYTES,
+    resumeTimeoutMs: 0,
+    clock: CLOCK,
+  };
   const session = new Session({ ...common, id: new Uint8Array(16), role: 'client' });
   const link = new ByteLink();
   session.adopt(link);

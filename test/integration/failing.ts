@@ -19,6 +19,9 @@ const MEMORY_MIB = 128;
 /** So slow that QEMU is in its first round as long as any test needs. */
 const BYTES_PER_SECOND = 4 * 1024 * 1024;
 
+/** So soon an end gives up that has lost the other. */
+const RESUME_SECONDS = 5;
+
 /** A guest that runs and is moved, in vain, again and again. */
 export async function startLasting(): Promise<Guest> {
   const workload = { fill: 48, rate: 500, content: 'random' } as const;
@@ -63,7 +66,8 @@ export class Attempt implements AsyncDisposable {
 
   async #begin(guest: GuestOptions, settings: MigrationSettings): Promise<void> {
     const { commands, source } = this;
-    const words = ['--output', 'ndjson', '--interval', '50ms'];
+    const waits = ['--resume-timeout', `${RESUME_SECONDS}s`];
+    const words = ['--output', 'ndjson', '--interval', '50ms', ...waits];
     this.destination = await startGuest({ memoryMiB: MEMORY_MIB, ...guest, isIncoming: true });
     const { destination } = this;
     const parameters = { 'max-bandwidth': BYTES_PER_SECOND, ...settings.parameters };

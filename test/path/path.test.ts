@@ -6,11 +6,15 @@ import { FrameType, nameOf } from '../../src/frame/header.ts';
 import { decodeReason } from '../../src/frame/reason.ts';
 import {
   ACK_BYTES,
+  ANSWERED_BYTES_MIN,
   CONTROL_PENDING_BYTES_MAX,
   DATA_PENDING_BYTES_MAX,
-  HEARTBEAT_MS,
+  DOUBT_MS_MIN,
+  HEARTBEAT_TICKS,
+  SILENCE_ALONE_MS_MIN,
   SILENCE_MS_MAX,
   SILENCE_MS_MIN,
+  TICK_MS,
 } from '../../src/path/limits.ts';
 import type { LinkHandlers, PathLink } from '../../src/path/link.ts';
 import { type CarriedFrame, Path, type PathOwner } from '../../src/path/path.ts';
@@ -77,15 +81,16 @@ beforeEach(() => {
   const owner: PathOwner<CarriedFrame> = {
     allocate: (bytes) => new Uint8Array(bytes),
     onData: (header) => log.push(['data', header.sequence]),
-    onAcked: (frame) => log.push(['acked', frame]),
+    onAcked: (frame, slot) => log.push(['acked', frame, slot]),
     onCredit: (lane, totalBytes) => log.push(['credit', lane, totalBytes]),
     onClose: (payload) => log.push(['close', decodeReason(payload).code]),
+    onOffer: (payload) => log.push(['offer', payload.length]),
     onGoodbye: () => log.push(['goodbye']),
     onRoom: () => log.push(['room']),
     onGone: (_path, error) => log.push(['gone', error?.code]),
     onFault: (error) => log.push(['fault', error.code]),
   };
-  path = new Path(link, owner, { id: 3, clock });
+  path = new Path(link, owner, { id: 3, slot: 2, clock });
   link.handlers.onTurn();
   link.writes.length = 0;
   link.sent.length = 0;
@@ -153,8 +158,8 @@ describe('Path carries', () => {
     for (const one of frames) path.carry(one);
     link.give(FrameType.Ack, { sequence: 2 });
     expect(log).toEqual([
-      ['acked', frames[0]],
-      ['acked', frames[1]],
+      ['acked', frames[0], 2],
+      ['acked', frames[1], 2],
     ]);
     link.give(FrameType.Ack, { sequence: 2 });
     expect(log.length).toBe(2);
@@ -198,9 +203,11 @@ describe('Path carries', () => {
 
 describe('Path measures', () => {
   test('the round trip from several Pings under way', () => {
+    path.ping();
     path.tick();
     const first = link.sent.at(-1)!.header;
     nowMs += 300;
+    path.ping();
     path.tick();
     const second = link.sent.at(-1)!.header;
     expect([first.type, second.type]).toEqual([FrameType.Ping, FrameType.Ping]);
@@ -227,12 +234,12 @@ describe('Path notices silence', () => {
   test('by ticks, not by the clock', () => {
     nowMs += 10 * SILENCE_MS_MAX;
     ticks(1);
-    expect(path.isSilent({ isOtherAlive: true })).toBe(false);
-    ticks(SILENCE_MS_MIN / HEARTBEAT_MS - 1);
-    expect(path.isSilent({ isOtherAlive: true })).toBe(true);
-    expect(path.isSilent({ isOtherAlive: false })).toBe(false);
-    ticks(SILENCE_MS_MAX / HEARTBEAT_MS);
-    expect(path.isSilent({ isOtherAlive: false })).toBe(true);
+    expect(path.isSilent({ isOtherHeard: true })).toBe(false);
+    ticks(SILENCE_MS_MIN / TICK_MS - 1);
+    expect(path.isSilent({ isOtherHeard: true })).toBe(true);
+    expect(path.isSilent({ isOtherHeard: false })).toBe(false);
+    ticks((SILENCE_ALONE_MS_MIN - SILENCE_MS_MIN) / TICK_MS);
+    expect(path.isSilent({ isOtherHeard: false })).toBe(true);
   });
 
   test('not while anything arrives, a part of a frame too', () => {
@@ -245,25 +252,67 @@ describe('Path notices silence', () => {
 
   test('later where the round trip is long', () => {
     path.rate.onRoundTrip(1000, nowMs, { wasAlone: true });
-    ticks(4750 / HEARTBEAT_MS);
-    expect(path.isSilent({ isOtherAlive: true })).toBe(false);
-    ticks(2);
-    expect(path.isSilent({ isOtherAlive: true })).toBe(true);
+    ticks(4950 / TICK_MS);
+    expect(path.isSilent({ isOtherHeard: true })).toBe(false);
+    ticks(1);
+    expect(path.isSilent({ isOtherHeard: true })).toBe(true);
   });
 
-  test('and asks with a Ping when a direction is silent, not otherwise', () => {
+  test('soon while it waits for acks, and not at all while it does not', () => {
+    ticks(DOUBT_MS_MIN / TICK_MS);
+    expect(path.isOverdue).toBe(false);
+    path.carry({ bytes: new Uint8Array(10) });
+    ticks(DOUBT_MS_MIN / TICK_MS - 1);
+    expect(path.isOverdue).toBe(false);
+    ticks(1);
+    expect(path.isOverdue).toBe(true);
+    link.receivedBytes++;
+    ticks(1);
+    expect(path.isOverdue).toBe(false);
+  });
+
+  test('of a path with a long round trip not so soon', () => {
+    path.rate.onRoundTrip(300, nowMs, { wasAlone: true });
+    path.carry({ bytes: new Uint8Array(10) });
+    ticks(850 / TICK_MS);
+    expect(path.isOverdue).toBe(false);
+    ticks(1);
+    expect(path.isOverdue).toBe(true);
+  });
+
+  test('and is no longer in doubt when it is heard', () => {
+    path.isDoubted = true;
+    expect(path.hasRoom(1)).toBe(false);
+    link.receivedBytes++;
+    path.tick();
+    expect([path.isDoubted, path.hasRoom(1)]).toEqual([false, true]);
+  });
+
+  test('and tells the sender of a long frame that it comes', () => {
     path.tick();
     link.writes.length = 0;
-    link.receivedBytes++;
+    link.receivedBytes += ANSWERED_BYTES_MIN;
     path.tick();
-    expect(link.writes).toEqual([['Ping']]);
-    link.receivedBytes++;
-    path.carry({ bytes: new Uint8Array(0) });
-    ping();
-    link.handlers.onTurn();
+    expect(link.writes).toEqual([['Ack']]);
+    link.receivedBytes += ANSWERED_BYTES_MIN - 1;
     link.writes.length = 0;
     path.tick();
     expect(link.writes).toEqual([]);
+  });
+
+  test('and asks with a Ping when a direction is silent, not otherwise', () => {
+    ticks(HEARTBEAT_TICKS - 1);
+    expect(link.writes).toEqual([]);
+    path.tick();
+    expect(link.writes).toEqual([['Ping']]);
+    for (let count = 0; count < HEARTBEAT_TICKS; count++) {
+      link.receivedBytes++;
+      ping();
+      link.handlers.onTurn();
+      link.writes.length = 0;
+      path.tick();
+      expect(link.writes).toEqual([]);
+    }
   });
 });
 

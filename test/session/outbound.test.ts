@@ -2,8 +2,13 @@ import fc from 'fast-check';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { codeOf } from '../../src/errors.ts';
 import { decodeHeader, emptyHeader, FLAG_FIN, type FrameHeader } from '../../src/frame/header.ts';
-import { HEADER_BYTES, PAYLOAD_BYTES_MAX, SEQUENCE_WINDOW } from '../../src/frame/limits.ts';
-import { type OutboundFrame, OutboundLane } from '../../src/session/outbound.ts';
+import {
+  FRAME_COST_MIN,
+  HEADER_BYTES,
+  PAYLOAD_BYTES_MAX,
+  SEQUENCE_WINDOW,
+} from '../../src/frame/limits.ts';
+import { frameCost, type OutboundFrame, OutboundLane } from '../../src/session/outbound.ts';
 
 const WINDOW_BYTES = 64 * 1024;
 
@@ -33,11 +38,11 @@ function send(bytes: number, { isOrdered = false, isLast = false }: Kind = {}): 
   return sequence;
 }
 
-/** Takes what may go, as a path would. */
-function takeAll(): OutboundFrame[] {
+/** Takes what may go, as the path at `slot` would. */
+function takeAll(slot = 0): OutboundFrame[] {
   const taken: OutboundFrame[] = [];
   for (let frame = lane.next(); frame !== undefined; frame = lane.next()) {
-    lane.take();
+    lane.take(slot);
     taken.push(frame);
   }
   return taken;
@@ -109,29 +114,33 @@ describe('OutboundLane numbers', () => {
 
 describe('OutboundLane stops', () => {
   test('at the credit, to the byte', () => {
-    send(WINDOW_BYTES - 10);
-    send(10);
-    send(1);
+    send(WINDOW_BYTES - 2000);
+    send(2000);
+    send(1500);
     expect(takeAll().length).toBe(2);
     expect(lane.creditBytes).toBe(0);
-    lane.onCredit(WINDOW_BYTES + 1);
+    lane.onCredit(WINDOW_BYTES + 1499);
+    expect(takeAll().length).toBe(0);
+    lane.onCredit(WINDOW_BYTES + 1500);
     expect(takeAll().length).toBe(1);
     expect(lane.queuedBytes).toBe(0);
   });
 
-  test('but not for a message without bytes', () => {
-    send(WINDOW_BYTES);
-    send(0);
-    expect(takeAll().length).toBe(2);
+  test('at the credit that short messages cost, with bytes or without', () => {
+    const fitting = WINDOW_BYTES / FRAME_COST_MIN;
+    for (let count = 0; count <= fitting; count++) send(count % 2);
+    expect(takeAll().length).toBe(fitting);
+    expect(lane.creditBytes).toBe(0);
   });
 
   test('at the window of sequences, until the first one missing is acked', () => {
+    lane = new OutboundLane(4, 2 * SEQUENCE_WINDOW * FRAME_COST_MIN);
     for (let count = 0; count <= SEQUENCE_WINDOW; count++) send(0);
     const frames = takeAll();
     expect(frames.length).toBe(SEQUENCE_WINDOW);
-    for (const frame of frames.slice(1)) lane.onAcked(frame);
+    for (const frame of frames.slice(1)) lane.onAcked(frame, 0);
     expect(lane.next()).toBeUndefined();
-    lane.onAcked(frames[0]!);
+    lane.onAcked(frames[0]!, 0);
     expect(lane.next()?.sequence).toBe(SEQUENCE_WINDOW);
   });
 
@@ -144,11 +153,11 @@ describe('OutboundLane stops', () => {
   });
 
   test('takes no credit that the peer cannot mean', () => {
-    send(100);
+    send(1500);
     expect(codeOfCall(() => lane.onCredit(WINDOW_BYTES + 1))).toBe('ERR_WINDOW_EXCEEDED');
     takeAll();
-    expect(codeOfCall(() => lane.onCredit(WINDOW_BYTES + 100))).toBe('none');
-    expect(codeOfCall(() => lane.onCredit(WINDOW_BYTES + 101))).toBe('ERR_WINDOW_EXCEEDED');
+    expect(codeOfCall(() => lane.onCredit(WINDOW_BYTES + 1500))).toBe('none');
+    expect(codeOfCall(() => lane.onCredit(WINDOW_BYTES + 1501))).toBe('ERR_WINDOW_EXCEEDED');
   });
 });
 
@@ -158,9 +167,9 @@ describe('OutboundLane keeps', () => {
     send(20);
     const [first, second] = takeAll();
     expect([lane.queuedBytes, lane.unackedBytes]).toEqual([0, 30]);
-    lane.onAcked(second!);
+    lane.onAcked(second!, 0);
     expect([lane.unackedBytes, lane.isSettled]).toEqual([10, false]);
-    lane.onAcked(first!);
+    lane.onAcked(first!, 0);
     expect([lane.unackedBytes, lane.isSettled]).toEqual([0, true]);
     expect(acked).toEqual([1, 0]);
   });
@@ -169,17 +178,67 @@ describe('OutboundLane keeps', () => {
     for (let count = 0; count < 5; count++) send(WINDOW_BYTES / 4);
     const frames = takeAll();
     expect(frames.length).toBe(4);
-    for (const index of [2, 0, 3]) lane.return(frames[index]!);
+    for (const index of [2, 0, 3]) lane.return(frames[index]!, 0);
     expect(lane.creditBytes).toBe(0);
     expect(lane.sendableBytes).toBe((3 * WINDOW_BYTES) / 4);
     expect(takeAll().map(({ sequence }) => sequence)).toEqual([0, 2, 3]);
     expect([lane.creditBytes, lane.sendableBytes]).toEqual([0, 0]);
   });
 
+  test('what two paths carry until the last of them lets go', () => {
+    send(10);
+    const [frame] = takeAll(0);
+    lane.copy(frame!, 1);
+    lane.onAcked(frame!, 1);
+    expect([lane.isSettled, lane.unackedBytes, acked]).toEqual([true, 0, []]);
+    lane.return(frame!, 0);
+    expect([lane.next(), acked]).toEqual([undefined, [0]]);
+  });
+
+  test('back from a lost path what no other carries', () => {
+    send(10);
+    const [frame] = takeAll(0);
+    lane.copy(frame!, 3);
+    lane.return(frame!, 0);
+    expect(lane.next()).toBeUndefined();
+    lane.return(frame!, 3);
+    expect(lane.next()).toBe(frame);
+  });
+
+  test('in doubt what one path alone carries, until some path has brought it', () => {
+    send(10);
+    send(20);
+    const [first, second] = takeAll(0);
+    lane.copy(second!, 1);
+    lane.doubt(first!);
+    lane.doubt(second!);
+    expect([lane.queuedBytes, lane.unackedBytes]).toEqual([10, 20]);
+    expect(lane.next()).toBe(first);
+    // The path was only slow.
+    lane.onAcked(first!, 0);
+    expect([lane.next(), lane.queuedBytes, acked]).toEqual([undefined, 0, [0]]);
+    lane.doubt(first!);
+    expect(lane.next()).toBeUndefined();
+  });
+
+  test('a frame in doubt that goes again on another path, and once only', () => {
+    send(10);
+    const [frame] = takeAll(0);
+    lane.doubt(frame!);
+    expect(takeAll(1)).toEqual([frame]);
+    lane.doubt(frame!);
+    expect(lane.next()).toBeUndefined();
+    lane.return(frame!, 1);
+    expect(lane.next()).toBeUndefined();
+    // What is left is the path that is still in doubt.
+    lane.doubt(frame!);
+    expect(lane.next()).toBe(frame);
+  });
+
   test('nothing once it is cleared', () => {
     send(10);
     send(10);
-    lane.return(takeAll()[0]!);
+    lane.return(takeAll()[0]!, 0);
     lane.clear();
     expect([lane.queuedBytes, lane.unackedBytes]).toEqual([0, 0]);
     expect(lane.next()).toBeUndefined();
@@ -208,14 +267,14 @@ describe('OutboundLane keeps', () => {
           }
           const next = what === 'take' ? lane.next() : undefined;
           if (next !== undefined) {
-            if (!seen.has(next.sequence)) spent += next.payloadBytes;
+            if (!seen.has(next.sequence)) spent += frameCost(next.payloadBytes);
             seen.add(next.sequence);
-            lane.take();
+            lane.take(0);
             onPaths.push(next);
           }
           const [one] = what === 'ack' || what === 'lose' ? onPaths.splice(at % 7, 1) : [];
-          if (one !== undefined && what === 'ack') lane.onAcked(one);
-          if (one !== undefined && what === 'lose') lane.return(one);
+          if (one !== undefined && what === 'ack') lane.onAcked(one, 0);
+          if (one !== undefined && what === 'lose') lane.return(one, 0);
           if (what === 'grant') {
             granted = Math.max(granted, spent + (size % WINDOW_BYTES));
             lane.onCredit(granted);

@@ -1,8 +1,11 @@
 import { once } from 'node:events';
 import net from 'node:net';
 
+/** How a connection can end without a word. */
+export type Cut = 'reset' | 'finish';
+
 /** How a relay can lose what goes through it: a reset, an end, or silence for ever. */
-export type Harm = 'reset' | 'finish' | 'swallow';
+export type Harm = Cut | 'swallow';
 
 /** A relay on loopback, through which one path goes. */
 export class Relay {
@@ -33,9 +36,14 @@ export class Relay {
   harm(how: Harm): void {
     this.#server.close();
     this.#isSwallowing = how === 'swallow';
-    for (const socket of this.#pairs.flat()) {
+    if (how !== 'swallow') this.cut(how);
+  }
+
+  /** Loses the connections that are open; others may follow. */
+  cut(how: Cut): void {
+    for (const socket of this.#pairs.splice(0).flat()) {
       if (how === 'reset') socket.resetAndDestroy();
-      if (how === 'finish') socket.destroy();
+      else socket.destroy();
     }
   }
 

@@ -9,12 +9,17 @@ interface Facts {
   readonly inFlightBytes?: number;
   readonly hasRoom?: boolean;
   readonly silentMs?: number;
+  readonly isDoubted?: boolean;
+  readonly isDraining?: boolean;
 }
 
 function path({ hasRoom = true, silentMs = 0, ...facts }: Facts): Candidate {
+  const { isDoubted = false, isDraining = false } = facts;
   const { bytesPerSecond, minRttMs = 1, inFlightBytes = 0 } = facts;
-  const rate = { inFlightBytes, minRttMs, expectedBytesPerSecond: () => bytesPerSecond };
-  return { silentMs, rate, hasRoom: () => hasRoom };
+  const rate = { inFlightBytes, minRttMs };
+  const expectedBytesPerSecond = () => bytesPerSecond;
+  const state = { silentMs, isDoubted, isDraining };
+  return { ...state, rate, expectedBytesPerSecond, hasRoom: () => hasRoom };
 }
 
 const MB = 1_000_000;

@@ -66,7 +66,12 @@ export class SessionPair {
   #make(role: Role): Session {
     const { clock } = this.network;
     const id = new Uint8Array(16).fill(0xab);
-    const common = { windowBytes: WINDOW_BYTES, peerWindowBytes: WINDOW_BYTES, clock };
+    const common = {
+      windowBytes: WINDOW_BYTES,
+      peerWindowBytes: WINDOW_BYTES,
+      resumeTimeoutMs: 0,
+      clock,
+    };
     return new Session({ ...common, id, role });
   }
 }

@@ -28,7 +28,7 @@ interface Setting {
 
 /** A session whose every path goes through a relay of its own. */
 async function connect(pathCount: number, security: Security): Promise<Setting> {
-  const common = { security, windowBytes: 1 << 20 };
+  const common = { security, windowBytes: 1 << 20, resumeTimeoutMs: 5000 };
   const listener = await listenForSessions({ ...common, host: '127.0.0.1', port: 0 });
   CLOSERS.push(() => listener.close());
   const relays: Relay[] = [];
@@ -181,20 +181,42 @@ describe('Session over real sockets', () => {
     expect(flows.map(({ wrong }) => wrong)).toEqual([[], []]);
   });
 
-  test.each([1, 2, PATHS_MAX])('ends on both sides when the last of %i is lost', async (count) => {
-    const setting = await connect(count, NONE);
-    const { client, server, relays } = setting;
-    const [there] = await start(setting);
-    await waitUntil('something to arrive', () => there.delivered > 10, { timeoutMs: TIMEOUT_MS });
-    for (const relay of relays) relay.harm('reset');
-    for (const session of [client, server]) {
-      const error = await within(session.ended, TIMEOUT_MS, 'the session to end');
-      expect(error).toMatchObject({ name: 'PathError', code: 'ERR_PATHS_EXHAUSTED' });
-      await expect(session.acceptLane()).rejects.toBe(error);
-      expect(() => session.openLane()).toThrow(error!.message);
+  test.each([
+    ['reset', 1],
+    ['finish', 2],
+    ['reset', PATHS_MAX],
+  ] as const)('goes on after a %s of all of %i, again and again', async (how, count) => {
+    const setting = await connect(count, KEY);
+    const flows = await start(setting);
+    for (let round = 1; round <= 3; round++) {
+      const isDue = () => flows[0].delivered > (MESSAGES * round) / 5;
+      await waitUntil('some more to arrive', isDue, { timeoutMs: TIMEOUT_MS });
+      for (const relay of setting.relays) relay.cut(how);
     }
-    expect(there.wrong).toEqual([]);
+    await waitUntil('both directions to be done', () => flows.every(({ isDone }) => isDone), {
+      timeoutMs: TIMEOUT_MS,
+    });
+    expect(flows.map(({ wrong }) => wrong)).toEqual([[], []]);
+    expect(lostPaths(setting.client)).toBeGreaterThanOrEqual(count);
   });
+
+  test.each([1, 2, PATHS_MAX])(
+    'ends on both sides when all of %i are gone for good',
+    async (count) => {
+      const setting = await connect(count, NONE);
+      const { client, server, relays } = setting;
+      const [there] = await start(setting);
+      await waitUntil('something to arrive', () => there.delivered > 10, { timeoutMs: TIMEOUT_MS });
+      for (const relay of relays) relay.harm('reset');
+      for (const session of [client, server]) {
+        const error = await within(session.ended, TIMEOUT_MS, 'the session to end');
+        expect(error).toMatchObject({ name: 'PathError', code: 'ERR_PATHS_EXHAUSTED' });
+        await expect(session.acceptLane()).rejects.toBe(error);
+        expect(() => session.openLane()).toThrow(error!.message);
+      }
+      expect(there.wrong).toEqual([]);
+    },
+  );
 
   test('a path on which somebody writes his own bytes ends the session, and says why', async () => {
     const setting = await connect(3, NONE);

@@ -1,6 +1,11 @@
 import { HEADER_BYTES } from '../../src/frame/limits.ts';
 import type { IncomingMessage, Lane } from '../../src/session/lane.ts';
 import type { SimulatedNetwork } from '../support/network.ts';
+import { createPrng, exactRandomBytes } from '../support/prng.ts';
+
+/** What payloads are cut out of: two that differ in length or place differ in their bytes. */
+const BYTES: Uint8Array = exactRandomBytes(createPrng(1), 64 * 1024);
+const PAYLOAD_BYTES_MAX = 8000;
 
 /** More than the window, so that credit runs out. */
 const QUEUED_BYTES_MAX = 256 * 1024;
@@ -50,17 +55,19 @@ export class Flow {
       const sequence = this.#sent.length;
       const isLast = sequence === this.#total - 1;
       const isOrdered = this.#isOrderedLane || random() < 0.1;
-      const length = Math.floor(random() ** 3 * 8000);
+      const length = Math.floor(random() ** 3 * PAYLOAD_BYTES_MAX);
       const begins = random() < 0.1;
       if (begins) lane.beginEpoch();
-      const buffer = this.#free.pop() ?? new Uint8Array(HEADER_BYTES + 8000);
+      const buffer = this.#free.pop() ?? new Uint8Array(HEADER_BYTES + PAYLOAD_BYTES_MAX);
       const start = HEADER_BYTES;
-      for (let at = 0; at < length; at++) buffer[start + at] = random() * 256;
+      const from = Math.floor(random() * (BYTES.length - length));
+      const payload = BYTES.subarray(from, from + length);
+      buffer.set(payload, start);
       const isAlone = isOrdered || isLast;
       const wasAlone = this.#sent.length > 0 && this.#isAlone;
       if (isAlone || begins || wasAlone) this.#epoch = sequence;
       this.#isAlone = isAlone;
-      this.#sent.push({ payload: buffer.slice(start, start + length), epoch: this.#epoch });
+      this.#sent.push({ payload, epoch: this.#epoch });
       const onAcked = (): void => {
         this.#acked++;
         if (this.#free.includes(buffer)) this.#wrong.push(`${this.name}: ${sequence} acked twice`);

@@ -1,5 +1,6 @@
 import { readU32, readU64 } from '../../src/frame/bytes.ts';
 import { encodeHeader, FLAG_FIN, type FrameHeader, FrameType } from '../../src/frame/header.ts';
+import { PATHS_MAX } from '../../src/frame/limits.ts';
 import { Session } from '../../src/session/session.ts';
 import { type LinkOptions, SimulatedNetwork, type SimulatedPair } from '../support/network.ts';
 import { Flow } from './flow.ts';
@@ -9,11 +10,34 @@ export type Canary = 'none' | 'epochs ignored' | 'lost frames not sent again';
 
 const WINDOW_BYTES = 64 * 1024;
 
+/** Harm ends so late: from then on there must be progress. Simulated milliseconds. */
+const HARM_MS = 15_000;
+
+/** Longer than any world lasts; simulated milliseconds. */
+const NEVER_MS = 600_000;
+
 /** How often each thing has happened. */
 export type Counts = Record<
-  'cut' | 'silent' | 'silentOneWay' | 'stalled' | 'added' | 'repeated' | 'overtaken',
+  | 'cut'
+  | 'silent'
+  | 'silentOneWay'
+  | 'stalled'
+  | 'added'
+  | 'removed'
+  | 'allLost'
+  | 'capped'
+  | 'doubted'
+  | 'repeated'
+  | 'overtaken',
   number
 >;
+
+/** What a world is made of beside its seed. */
+export interface WorldOptions {
+  readonly canary?: Canary;
+  /** With it one path always lives, until `loseAll`. @default one that is never reached */
+  readonly resumeTimeoutMs?: number;
+}
 
 /** Two sessions, their lanes full of traffic, and paths that come and go. */
 export class World {
@@ -27,7 +51,11 @@ export class World {
   readonly #seenByClient = new Map<number, Set<number>>();
   readonly #seenByServer = new Map<number, Set<number>>();
   readonly #canary: Canary;
+  /** Whether the last path may be lost as well. */
+  readonly #isStormy: boolean;
+  readonly #pathsMax: number;
   #pathCount = 0;
+  #isCalm = false;
   #isLost = false;
   /** What has come to pass, by name: for what the simulation covers. */
   readonly counts: Counts = {
@@ -36,22 +64,31 @@ export class World {
     silentOneWay: 0,
     stalled: 0,
     added: 0,
+    removed: 0,
+    allLost: 0,
+    capped: 0,
+    doubted: 0,
     repeated: 0,
     overtaken: 0,
   };
 
-  constructor(seed: number, canary: Canary) {
+  constructor(seed: number, options: WorldOptions = {}) {
+    const { canary = 'none', resumeTimeoutMs = NEVER_MS } = options;
     this.#canary = canary;
     this.network = new SimulatedNetwork(seed);
-    const { clock } = this.network;
+    const { clock, random } = this.network;
     const common = { windowBytes: WINDOW_BYTES, peerWindowBytes: WINDOW_BYTES, clock };
     const id = new Uint8Array(16).fill(seed);
-    this.client = new Session({ ...common, id, role: 'client' });
-    this.server = new Session({ ...common, id, role: 'server' });
-    const pathCount = 1 + Math.floor(this.network.random() * 4);
+    this.client = new Session({ ...common, resumeTimeoutMs, id, role: 'client' });
+    this.server = new Session({ ...common, resumeTimeoutMs, id, role: 'server' });
+    this.#isStormy = resumeTimeoutMs === NEVER_MS && random() < 0.5;
+    this.#pathsMax = random() < 0.1 ? PATHS_MAX : 6;
+    const pathCount = 1 + Math.floor(random() * (random() < 0.1 ? PATHS_MAX : 4));
     for (let count = 0; count < pathCount; count++) this.addPath();
+    if (random() < 0.1) this.client.maxBytesPerSecond = 20_000 + random() * 1_000_000;
     this.#openLanes();
     this.#harm();
+    this.#countDoubts();
   }
 
   addPath(): void {
@@ -69,7 +106,9 @@ export class World {
     this.#watch(pair);
     this.#pairs.push(pair);
     this.#alive.add(pair);
-    this.client.adopt(pair.client);
+    const maxBytesPerSecond = random() < 0.1 ? 20_000 + random() * 500_000 : undefined;
+    if (maxBytesPerSecond !== undefined) this.counts.capped++;
+    this.client.adopt(pair.client, { maxBytesPerSecond });
     this.server.adopt(pair.server);
   }
 
@@ -85,6 +124,7 @@ export class World {
       this.flows.push(there, back);
       flowsOf.set(lane.id, there);
       flowsOf.set(lane.id + 100, back);
+      lane.isUrgent = this.network.random() < 0.3;
       lane.onMessage = (message) => back.receive(message);
       there.send(lane);
       const accept = async (): Promise<void> => {
@@ -118,20 +158,54 @@ export class World {
     }
   }
 
-  /** Harms and adds paths at random; one path always lives. */
+  /** Harms, adds and removes paths at random. In the end one path lives. */
   #harm(): void {
     const { random } = this.network;
     this.network.after(random() * 400, () => {
-      if (this.#isLost) return;
-      if (random() < 0.4 && this.client.hasRoomForPath && this.#alive.size < 6) {
+      if (this.#isCalm) return;
+      const isOver = this.network.nowMs > HARM_MS;
+      if (isOver && this.#alive.size > 0) return;
+      if (this.#alive.size === 0) this.#comeBack();
+      else if (random() < 0.4 && this.client.hasRoomForPath && this.#alive.size < this.#pathsMax) {
         this.counts.added++;
         this.addPath();
       }
       const pairs = [...this.#alive];
-      const pair = pairs[Math.floor(random() * pairs.length)]!;
-      if (random() < 0.6 && pairs.length > 1) this.#lose(pair);
+      const pair = pairs[Math.floor(random() * pairs.length)];
+      if (pair !== undefined && random() < 0.6 && (pairs.length > 1 || this.#isStormy)) {
+        if (random() < 0.1) this.#remove();
+        else this.#lose(pair);
+      }
+      if (this.#alive.size === 0) this.counts.allLost++;
       this.#harm();
     });
+  }
+
+  /** The client dials again, after a while, whether or not the server knows of the loss. */
+  #comeBack(): void {
+    const isDue = this.network.nowMs > HARM_MS || this.network.random() < 0.2;
+    if (isDue && this.client.hasRoomForPath && this.server.hasRoomForPath) this.addPath();
+  }
+
+  /** One side removes a path on purpose; which of the pairs that was does not matter. */
+  #remove(): void {
+    const { random } = this.network;
+    const session = random() < 0.5 ? this.client : this.server;
+    const open = session.pathReports().filter(({ state }) => state === 'open');
+    const report = open[Math.floor(random() * open.length)];
+    const pair = this.#pairs.find(({ client, server }) =>
+      [client.local, server.local].includes(report?.local ?? ''),
+    );
+    if (report === undefined || pair === undefined || open.length < 2) return;
+    if (this.#alive.delete(pair)) this.counts.removed++;
+    session.removePath(report.id).catch((error: unknown) => {
+      if (!(error instanceof RangeError)) this.wrong.push(`remove: ${error}`);
+    });
+  }
+
+  async #countDoubts(): Promise<void> {
+    for await (const { type } of this.client.events())
+      if (type === 'pathDoubted') this.counts.doubted++;
   }
 
   #lose(pair: SimulatedPair): void {
@@ -155,8 +229,15 @@ export class World {
     }
   }
 
+  /** Harms nothing any more, and opens a path over which the ends can hear each other. */
+  calm(): void {
+    this.#isCalm = true;
+    if (this.client.hasRoomForPath && this.server.hasRoomForPath) this.addPath();
+  }
+
   /** Loses every path at once: nothing is left to go on with. */
   loseAll(): void {
+    this.#isCalm = true;
     this.#isLost = true;
     for (const pair of this.#pairs) {
       if (this.network.random() < 0.5) pair.cut();

@@ -48,6 +48,11 @@ export class PagelaneMigration implements AsyncDisposable {
     this.folder = mkdtempSync(join(tmpdir(), 'pagelane-run-'));
   }
 
+  /** Whether both processes are there; only with `unix`. */
+  get isStarted(): boolean {
+    return this.#processes.length === 2;
+  }
+
   /** The process at the source; only with `unix`. */
   get sender(): RunningProcess {
     return this.#processes[1]!;

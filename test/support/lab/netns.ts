@@ -11,7 +11,8 @@
 
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { run } from './processes.ts';
+import { startDelay } from './delay.ts';
+import { type RunningProcess, run } from './processes.ts';
 
 /* Chosen by us */
 const BURST = '256kb';
@@ -45,6 +46,14 @@ export interface NetworkOptions {
   readonly count: number;
   /** Mb/s of each path, the last for all further ones; both directions. @default not shaped */
   readonly rateMbit?: readonly number[];
+  /**
+   * How long each path takes, one way and in each direction, milliseconds; 0 is a plain veth pair.
+   *
+   * @default 0
+   */
+  readonly delayMs?: readonly number[];
+  /** Most bytes of the TCP buffers of a connection, both ends. @default the machine's */
+  readonly tcpBufferBytes?: number;
 }
 
 type End = 'source' | 'destination';
@@ -62,6 +71,8 @@ export class LabNetwork implements AsyncDisposable {
   /** Name of the namespace of the destination. */
   readonly destination: string;
   readonly paths: readonly LabPath[];
+  /** What delays paths; ended with the network. */
+  readonly #wires: RunningProcess[] = [];
 
   constructor(prefix: string, count: number) {
     this.source = `${prefix}-source`;
@@ -103,6 +114,16 @@ export class LabNetwork implements AsyncDisposable {
     }
   }
 
+  /**
+   * Takes the destination's address of a path away: what is sent to it is dropped without a word, as
+   * with a silent cut, but acks and answers are not.
+   */
+  async removeAddress(index: number): Promise<void> {
+    const { device, destinationAddress } = this.#path(index);
+    const words = ['address', 'delete', `${destinationAddress}/24`, 'dev', device];
+    await run(['ip', '-n', this.destination, ...words]);
+  }
+
   /** Undoes a cut of kind carrier or silent. */
   async restore(index: number, kind: 'carrier' | 'silent'): Promise<void> {
     const { device } = this.#path(index);
@@ -126,6 +147,29 @@ export class LabNetwork implements AsyncDisposable {
     return { toDestinationBytes: tx.bytes, toSourceBytes: rx.bytes };
   }
 
+  /** Delays a path whose devices do not exist yet. */
+  async delay(index: number, delayMs: number): Promise<void> {
+    const { source, destination } = this;
+    const { device } = this.#path(index);
+    this.#wires.push(await startDelay({ device, source, destination, delayMs }));
+    for (const end of ['source', 'destination'] as const) {
+      const words = ['link', 'set', device, 'address', hardware(index, end)];
+      await run(['ip', '-n', this[end], ...words]);
+    }
+  }
+
+  /** Lets the source's MPTCP connections use the first path only, until `addSubflow`. */
+  async removeSubflows(): Promise<void> {
+    await run(['ip', '-n', this.source, 'mptcp', 'endpoint', 'flush']);
+  }
+
+  /** Lets the source's MPTCP connections, also those there are, use a further path. */
+  async addSubflow(index: number): Promise<void> {
+    const { device, sourceAddress } = this.#path(index);
+    const endpoint = ['mptcp', 'endpoint', 'add', sourceAddress, 'dev', device, 'subflow'];
+    await run(['ip', '-n', this.source, ...endpoint]);
+  }
+
   /** How many further MPTCP subflows the source's connections have joined so far. */
   async mptcpJoins(): Promise<number> {
     const { stdout } = await run([...this.prefix('source'), 'nstat', '-az', 'MPTcpExtMPJoinSynTx']);
@@ -135,6 +179,7 @@ export class LabNetwork implements AsyncDisposable {
   /** Removes both namespaces, and the paths with them. End the processes inside before. */
   async [Symbol.asyncDispose](): Promise<void> {
     made.delete(this);
+    for (const wire of this.#wires) await wire.stop();
     removeNamespaces([this.source, this.destination]);
   }
 
@@ -146,7 +191,8 @@ export class LabNetwork implements AsyncDisposable {
 }
 
 /** Makes two namespaces with paths between them. Needs root. */
-export async function createPaths({ count, rateMbit = [] }: NetworkOptions): Promise<LabNetwork> {
+export async function createPaths(options: NetworkOptions): Promise<LabNetwork> {
+  const { count, rateMbit = [], delayMs = [], tcpBufferBytes } = options;
   removeStale();
   const network = new LabNetwork(`pl-${process.pid}-${madeCount++}`, count);
   made.add(network);
@@ -156,7 +202,13 @@ export async function createPaths({ count, rateMbit = [] }: NetworkOptions): Pro
     `link add path${index + 1} address ${hardware(index, 'source')} type veth ` +
     `peer name path${index + 1} address ${hardware(index, 'destination')} ` +
     `netns ${network.destination}`;
-  await batch(['ip', '-n', network.source], indexes.map(peer));
+  const delayOf = (index: number) => delayMs[index] ?? delayMs.at(-1) ?? 0;
+  const plain = indexes.filter((index) => delayOf(index) === 0);
+  await batch(['ip', '-n', network.source], plain.map(peer));
+  for (const index of indexes) {
+    if (delayOf(index) > 0) await network.delay(index, delayOf(index));
+  }
+  if (tcpBufferBytes !== undefined) await allowBuffers(network, tcpBufferBytes);
   await configureEnd(network, 'source');
   await configureEnd(network, 'destination');
   for (const index of indexes) {
@@ -164,6 +216,16 @@ export async function createPaths({ count, rateMbit = [] }: NetworkOptions): Pro
     if (mbit !== undefined) await network.setRate(index, mbit);
   }
   return network;
+}
+
+async function allowBuffers(network: LabNetwork, bytes: number): Promise<void> {
+  const values = [
+    `net.ipv4.tcp_rmem=4096 131072 ${bytes}`,
+    `net.ipv4.tcp_wmem=4096 16384 ${bytes}`,
+  ];
+  for (const end of ['source', 'destination'] as const) {
+    await run([...network.prefix(end), 'sysctl', '--quiet', '--write', ...values]);
+  }
 }
 
 async function configureEnd(network: LabNetwork, end: End): Promise<void> {
@@ -177,7 +239,7 @@ async function configureEnd(network: LabNetwork, end: End): Promise<void> {
   // one a path. (Addresses that the destination announces are joined too, but QEMU's data
   // then stays on the first path: tried on Linux 6.18.)
   const subflows = paths
-    .slice(1)
+    .slice(1, 1 + SUBFLOWS_MAX)
     .map(
       ({ device, sourceAddress }) => `mptcp endpoint add ${sourceAddress} dev ${device} subflow`,
     );
