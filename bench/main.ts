@@ -7,22 +7,34 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { describeMachine, type Trial } from './harness.ts';
+import { hostilePeers } from './trials/hostile-peers.ts';
 import { kernels } from './trials/kernels.ts';
 import { loopbackPages } from './trials/loopback-pages.ts';
 import { memoryBound } from './trials/memory-bound.ts';
 import { onePath } from './trials/one-path.ts';
 import { realGuests } from './trials/real-guests.ts';
 import { tlsCost } from './trials/tls-cost.ts';
+import { transportDelay } from './trials/transport-delay.ts';
+import { transportLive } from './trials/transport-live.ts';
+import { transportLoss } from './trials/transport-loss.ts';
+import { transportOnePath } from './trials/transport-one-path.ts';
+import { transportPaths } from './trials/transport-paths.ts';
 import { twoPaths } from './trials/two-paths.ts';
 
 const TRIALS: readonly Trial[] = [
   kernels,
   loopbackPages,
   memoryBound,
+  hostilePeers,
   onePath,
   twoPaths,
   tlsCost,
   realGuests,
+  transportOnePath,
+  transportPaths,
+  transportLoss,
+  transportLive,
+  transportDelay,
 ];
 
 const { values, positionals } = parseArgs({

@@ -22,11 +22,20 @@ const ALLOWED: Record<string, readonly string[]> = {
 
 /** Files that must run on any clock and network: no node: module, no timer. */
 const PURE = [
+  'address',
   'units',
   'frame/header',
   'frame/encode',
   'frame/decode',
+  'frame/offer',
+  'path/admission',
+  'path/client-hello',
+  'path/find',
+  'path/pacing',
   'path/rate',
+  'session/join-throttle',
+  'session/parking',
+  'session/redial',
   'session/scheduler',
   'page/codec-choice',
   'stream/format',

@@ -27,6 +27,7 @@ export class FrameDecoder {
   #heldBytes = 0;
   #payload: Uint8Array | undefined;
   #payloadBytes = 0;
+  #lastPayloadBytes = 0;
   #isStopped = false;
 
   constructor(sink: FrameSink) {
@@ -53,6 +54,11 @@ export class FrameDecoder {
   /** Bytes of the current payload that are still missing. */
   get missingBytes(): number {
     return this.#payload === undefined ? 0 : this.#payload.length - this.#payloadBytes;
+  }
+
+  /** Length of the current payload; between frames, that of the last one. */
+  get payloadBytes(): number {
+    return this.#lastPayloadBytes;
   }
 
   /** Tells that `bytes` bytes were read into `missing`. */
@@ -94,6 +100,7 @@ export class FrameDecoder {
   #begin(bytes: Uint8Array, at: number): void {
     decodeHeader(bytes, at, { into: this.#header, stage: this.stage });
     this.#heldBytes = 0;
+    this.#lastPayloadBytes = this.#header.length;
     if (this.#header.length === 0) {
       this.#sink.onFrame(this.#header, NO_PAYLOAD);
     } else {

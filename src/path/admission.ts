@@ -38,35 +38,47 @@ export type Standing = (typeof Standing)[keyof typeof Standing];
 
 const SHARES: readonly number[] = [0, SILENT_SHARE, SPEAKING_SHARE, KNOWN_SHARE];
 
-/** A connection on probation. Its standing is changed by `Admission.move` only. */
+/** A connection on probation. All but its network is for `Admission` to change. */
 export interface Candidate {
   /** Where it comes from: see `networkOf`. */
   readonly network: string;
   standing: Standing;
+  /** Its place among those on probation; absent if it is none of them. */
+  slot: number | undefined;
+  /** How many came before it. */
+  arrival: number;
 }
 
 /** The connections on probation, and who of them goes when there are too many. */
 export class Admission<C extends Candidate> {
-  /** In the order of their arrival. */
-  readonly #candidates = new Set<C>();
+  /**
+   * A place for each, used again and again: of a map that is as busy as this one under attack, what
+   * it has outgrown keeps all that was in it, for much longer than that lives.
+   */
+  readonly #slots: (C | undefined)[] = Array(HANDSHAKES_MAX + 1).fill(undefined);
+  #size = 0;
+  #arrivals = 0;
   /** Of each standing: how many there are, in all and by network. */
   readonly #totals: number[] = SHARES.map(() => 0);
   readonly #counts: readonly Map<string, number>[] = SHARES.map(() => new Map());
 
   get size(): number {
-    return this.#candidates.size;
+    return this.#size;
   }
 
-  /** Everybody on probation, in the order of their arrival. */
-  get candidates(): ReadonlySet<C> {
-    return this.#candidates;
+  /** Everybody on probation, in no order. */
+  candidates(): C[] {
+    return this.#slots.filter((candidate) => candidate !== undefined);
   }
 
   /** Lets a newcomer in. @returns Who has to go for it; perhaps itself. */
   enter(newcomer: C): C | undefined {
-    this.#candidates.add(newcomer);
+    newcomer.slot = this.#slots.indexOf(undefined);
+    newcomer.arrival = this.#arrivals++;
+    this.#slots[newcomer.slot] = newcomer;
+    this.#size++;
     this.#count(newcomer, 1);
-    if (this.#candidates.size <= HANDSHAKES_MAX) return undefined;
+    if (this.#size <= HANDSHAKES_MAX) return undefined;
     const victim = this.#victim();
     this.leave(victim);
     return victim;
@@ -74,7 +86,7 @@ export class Admission<C extends Candidate> {
 
   /** Changes the standing of a connection that is on probation; does nothing for others. */
   move(candidate: C, standing: Standing): void {
-    if (!this.#candidates.has(candidate)) return;
+    if (candidate.slot === undefined) return;
     this.#count(candidate, -1);
     candidate.standing = standing;
     this.#count(candidate, 1);
@@ -82,7 +94,10 @@ export class Admission<C extends Candidate> {
 
   /** Ends a probation. @returns Whether it was on probation. */
   leave(candidate: C): boolean {
-    if (!this.#candidates.delete(candidate)) return false;
+    if (candidate.slot === undefined) return false;
+    this.#slots[candidate.slot] = undefined;
+    candidate.slot = undefined;
+    this.#size--;
     this.#count(candidate, -1);
     return true;
   }
@@ -99,22 +114,23 @@ export class Admission<C extends Candidate> {
     // The shares add up to the limit, so there is one that is exceeded.
     const standing = this.#totals.findIndex((total, index) => total > SHARES[index]!);
     const counts = this.#counts[standing]!;
-    let victim!: C;
+    let victim: C | undefined;
     let most = 0;
-    for (const candidate of this.#candidates) {
-      if (candidate.standing !== standing) continue;
+    for (const candidate of this.#slots) {
+      if (candidate?.standing !== standing) continue;
       const count = Math.max(counts.get(candidate.network)!, NETWORK_SHARE);
-      if (count <= most) continue;
+      const isOlder = victim === undefined || candidate.arrival < victim.arrival;
+      if (count < most || (count === most && !isOlder)) continue;
       victim = candidate;
       most = count;
     }
-    return victim;
+    return victim!;
   }
 }
 
 /**
- * The network that an address stands for: an IPv4 address for itself, an IPv6 address for all of its
- * /64, because who has one of those has all of them.
+ * The network that an address stands for: an IPv4 address for itself, an IPv6 address for all of
+ * its /64, because who has one of those has all of them.
  */
 export function networkOf(address: string): string {
   const bytes = address.includes(':') ? parseIp(address.replace(/%.*$/, '')) : undefined;

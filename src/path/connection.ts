@@ -3,7 +3,7 @@ import { formatHostPort } from '../address.ts';
 import { PagelaneError, PathError } from '../errors.ts';
 import { FrameDecoder } from '../frame/decode.ts';
 import type { Stage } from '../frame/header.ts';
-import { LINGER_MS, READ_BYTES } from './limits.ts';
+import { LINGER_MS, READ_BYTES, READ_DIRECT_BYTES_MIN, READ_HEAD_BYTES } from './limits.ts';
 import type { LinkHandlers, PathLink } from './link.ts';
 import { lostError, securityError } from './secure.ts';
 
@@ -22,6 +22,9 @@ const NO_HANDLERS: LinkHandlers = {
  * buffer serves all sockets, and stays in the cache.
  */
 let readBuffer: Uint8Array | undefined;
+
+/** What a socket reads a header into that long payloads come over: little of the next is copied. */
+let headBuffer: Uint8Array | undefined;
 
 /** What `net` wants to know in order to read into our buffer. */
 export interface ReadOptions {
@@ -138,8 +141,11 @@ export class SocketLink implements PathLink {
 
   #nextBuffer(): Uint8Array {
     readBuffer ??= Buffer.allocUnsafeSlow(READ_BYTES);
-    this.#direct = this.#decoder.missingBytes >= READ_BYTES ? this.#decoder.missing : undefined;
-    return this.#direct ?? readBuffer;
+    headBuffer ??= Buffer.allocUnsafeSlow(READ_HEAD_BYTES);
+    const { missingBytes, payloadBytes } = this.#decoder;
+    const isLong = payloadBytes >= READ_DIRECT_BYTES_MIN;
+    this.#direct = isLong && missingBytes > 0 ? this.#decoder.missing : undefined;
+    return this.#direct ?? (isLong ? headBuffer : readBuffer);
   }
 
   #onBytes(bytes: number, buffer: Uint8Array): void {

@@ -48,21 +48,21 @@ export const IN_FLIGHT_SLACK_BYTES_MAX: number = 8 * MiB;
 /** Most bytes in flight on a path. */
 export const IN_FLIGHT_BYTES_MAX: number = 64 * MiB;
 
-/** Frames of the present size that may be in flight on a path however slow it is. */
-export const IN_FLIGHT_FRAMES_MIN: number = 2;
-
 /** Time that frames may wait in a path's queues, beside the round trip; milliseconds. */
 export const IN_FLIGHT_SLACK_MS: number = 20;
 
 /** How much more than what is known to fit is put in flight, to find out whether more fits. */
 export const IN_FLIGHT_GAIN: number = 1.5;
 
+/** The same as long as the rate grows: enough for it to double with every round trip. */
+export const IN_FLIGHT_GAIN_FIRST: number = 3;
+
 /** Span of the maximum that is taken of a path's rate, milliseconds: slots x span of a slot. */
 export const RATE_SLOTS: number = 10;
 export const RATE_SLOT_MS: number = 100;
 
-/** A path has shown its rate after so many samples that are not greater by this factor. */
-export const SATURATED_SAMPLES: number = 2;
+/** A path has shown its rate after so many round trips without growth by this factor. */
+export const SATURATED_ROUNDS: number = 3;
 export const SATURATED_GROWTH: number = 1.25;
 
 /** How much faster than measured a path is thought to be that has not shown its rate. */
@@ -73,6 +73,9 @@ export const UNUSED_DOUBLING_MS: number = 10_000;
 
 /** A shortest round trip is measured again after so long, with an empty path; milliseconds. */
 export const ROUND_TRIP_AGE_MS_MAX: number = 10_000;
+
+/** A round trip that is longer by this factor at most shows that the shortest is still right. */
+export const ROUND_TRIP_LIKE: number = 1.1;
 
 /** Data received before an Ack is sent at once; else it waits for the end of the turn. Bytes. */
 export const ACK_BYTES: number = 1 * MiB;
@@ -85,6 +88,12 @@ export const DATA_PENDING_BYTES_MAX: number = 64 * KiB;
 
 /** Bytes read from a socket at once. */
 export const READ_BYTES: number = 256 * KiB;
+
+/** Payloads that are so long are read right into their buffers; bytes. */
+export const READ_DIRECT_BYTES_MIN: number = 64 * KiB;
+
+/** Bytes read at once where the header of the next long payload is expected. */
+export const READ_HEAD_BYTES: number = 4 * KiB;
 
 /** How long a socket that was ended may take to close; milliseconds. */
 export const LINGER_MS: number = 2000;

@@ -4,6 +4,7 @@ import { formatHostPort } from '../address.ts';
 import type { Clock } from '../clock.ts';
 import { codeOf, messageOf, PagelaneError, PathError } from '../errors.ts';
 import { Admission, type Candidate, networkOf, Standing } from './admission.ts';
+import { missingOfClientHello } from './client-hello.ts';
 import { formatEnd, SocketLink } from './connection.ts';
 import { BACKLOG, CONNECTIONS_MAX, HANDSHAKES_MAX } from './limits.ts';
 import { readInto, takeSocket } from './read-into.ts';
@@ -14,7 +15,7 @@ import { exporterOf, type Security, securityError, serverTls } from './secure.ts
  * The way of a connection that arrives
  *
  *   1. accept     it is on probation; another one may have to go for it: admission.ts
- *   2. speak      it has sent its first bytes: only now TLS is set up for it
+ *   2. speak      it has sent a whole ClientHello: only now TLS is set up for it
  *   3. secure     its TLS handshake is done                     (without TLS there is no 2 and 3)
  *   4. arrive     its owner asks it what it wants
  *   5. finish     its owner has welcomed or refused it
@@ -50,15 +51,17 @@ export interface LinkListenerOptions {
 /** A connection, from its first packet until its socket is closed. */
 interface Attempt extends Candidate {
   readonly socket: Socket;
-  readonly remote: string;
-  /** Both ends of the connection: all that a TLS socket tells of the one below it. */
-  readonly ends: string;
-  readonly cancelTimer: () => void;
+  readonly address: string | undefined;
+  readonly port: number | undefined;
+  readonly deadlineMs: number;
   state: 'probation' | 'welcomed' | 'refused';
+  /** What has come of its ClientHello, until it is whole. */
+  hello: Uint8Array | undefined;
+  /** Both ends of its connection, once TLS is set up for it. */
+  ends: string | undefined;
 }
 
-/** What a TLS handshake begins with. */
-const TLS_HANDSHAKE = 0x16;
+const ignore = (): void => {};
 
 /** Listens on one port, and bounds who may come in: how many at once, and for how long. */
 export class LinkListener {
@@ -67,9 +70,12 @@ export class LinkListener {
   /** Never listens: is given connections that the other one has taken. Absent without TLS. */
   readonly #tlsServer: tls.Server | undefined;
   readonly #admission = new Admission<Attempt>();
+  /** By both ends of the connection: all that a TLS socket tells of the one below it. */
   readonly #byEnds = new Map<string, Attempt>();
   readonly #refusals: RefusalLog;
   #welcomedCount = 0;
+  /** Runs as long as somebody is on probation: one timer for all, because there may be many. */
+  #cancelTimer: (() => void) | undefined;
 
   private constructor(options: LinkListenerOptions, secure: TlsOptions | undefined) {
     this.#options = options;
@@ -122,9 +128,9 @@ export class LinkListener {
   /** Stops listening and drops connections on probation; welcomed ones stay. */
   async close(): Promise<void> {
     this.#server.close();
-    for (const attempt of this.#admission.candidates) {
+    this.#cancelTimer?.();
+    for (const attempt of this.#admission.candidates()) {
       attempt.state = 'refused';
-      attempt.cancelTimer();
       attempt.socket.destroy();
     }
     await new Promise((resolve) => setImmediate(resolve));
@@ -155,7 +161,7 @@ export class LinkListener {
   }
 
   #onConnection(accepted: Socket): void {
-    accepted.on('error', () => {});
+    accepted.on('error', ignore);
     if (accepted.remoteAddress === undefined) {
       // It has gone already.
       accepted.destroy();
@@ -163,7 +169,7 @@ export class LinkListener {
     }
     if (this.#tlsServer !== undefined) {
       const attempt = this.#admit(accepted);
-      accepted.once('readable', () => this.#onFirstBytes(attempt));
+      accepted.on('readable', () => this.#onReadable(attempt));
       return;
     }
     const link = new SocketLink();
@@ -174,36 +180,59 @@ export class LinkListener {
 
   /** Puts a connection on probation, and turns away who has to go for it. */
   #admit(socket: Socket): Attempt {
-    const { clock, handshakeTimeoutMs } = this.#options;
+    const { remoteAddress: address, remotePort: port } = socket;
     const attempt: Attempt = {
       socket,
-      remote: formatEnd(socket.remoteAddress, socket.remotePort),
-      network: networkOf(socket.remoteAddress ?? ''),
-      ends: endsOf(socket),
+      address,
+      port,
+      network: networkOf(address ?? ''),
       standing: Standing.Silent,
-      cancelTimer: clock.after(handshakeTimeoutMs, () =>
-        this.#drop(attempt, () => timeoutError(attempt, handshakeTimeoutMs)),
-      ),
+      slot: undefined,
+      arrival: 0,
+      deadlineMs: this.#options.clock.now() + this.#options.handshakeTimeoutMs,
       state: 'probation',
+      hello: undefined,
+      ends: undefined,
     };
-    this.#byEnds.set(attempt.ends, attempt);
     socket.once('close', () => this.#onClose(attempt));
     const victim = this.#admission.enter(attempt);
     if (victim !== undefined) this.#drop(victim, () => busyError(victim));
+    if (this.#cancelTimer === undefined) this.#expire();
     return attempt;
   }
 
-  /** The state of a TLS connection is large, and takes long to make: not before it is wanted. */
-  #onFirstBytes(attempt: Attempt): void {
+  /** Drops whose time is over, and comes back when that of the next one is. */
+  #expire(): void {
+    const { clock, handshakeTimeoutMs } = this.#options;
+    const nowMs = clock.now();
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const attempt of this.#admission.candidates()) {
+      if (attempt.state !== 'probation') continue;
+      if (attempt.deadlineMs > nowMs) nextMs = Math.min(nextMs, attempt.deadlineMs);
+      else this.#drop(attempt, () => timeoutError(attempt, handshakeTimeoutMs));
+    }
+    const isDone = nextMs === Number.POSITIVE_INFINITY;
+    this.#cancelTimer = isDone ? undefined : clock.after(nextMs - nowMs, () => this.#expire());
+  }
+
+  /** The state of a TLS connection is large, and takes long to make: not for half a ClientHello. */
+  #onReadable(attempt: Attempt): void {
     const { socket } = attempt;
-    const bytes = socket.read() as Uint8Array | null;
-    if (bytes === null || attempt.state !== 'probation') return;
-    if (bytes[0] !== TLS_HANDSHAKE) {
+    const chunk = socket.read() as Uint8Array | null;
+    if (chunk === null || attempt.state !== 'probation') return;
+    const bytes = attempt.hello === undefined ? chunk : Buffer.concat([attempt.hello, chunk]);
+    const missing = missingOfClientHello(bytes);
+    if (missing === undefined) {
       this.#drop(attempt, () => noTlsError(attempt));
       return;
     }
     this.#admission.move(attempt, Standing.Speaking);
+    attempt.hello = missing > 0 ? bytes : undefined;
+    if (missing > 0) return;
+    socket.removeAllListeners('readable');
     socket.unshift(bytes);
+    attempt.ends = endsOf(socket);
+    this.#byEnds.set(attempt.ends, attempt);
     this.#tlsServer!.emit('connection', socket);
   }
 
@@ -279,7 +308,6 @@ export class LinkListener {
   #welcome(attempt: Attempt): void {
     if (attempt.state !== 'probation') return;
     attempt.state = 'welcomed';
-    attempt.cancelTimer();
     this.#admission.leave(attempt);
     this.#welcomedCount++;
   }
@@ -288,9 +316,8 @@ export class LinkListener {
   #refuse(attempt: Attempt, makeError: () => Error): void {
     if (attempt.state !== 'probation') return;
     attempt.state = 'refused';
-    attempt.cancelTimer();
     this.#admission.move(attempt, Standing.Leaving);
-    this.#refusals.add(() => refusal(makeError(), attempt.remote));
+    this.#refusals.add(() => refusal(makeError(), remoteOf(attempt)));
   }
 
   /** Refuses a connection without a word. */
@@ -304,7 +331,8 @@ export class LinkListener {
     if (attempt.state === 'welcomed') this.#welcomedCount--;
     this.#refuse(attempt, () => closedError(attempt));
     this.#admission.leave(attempt);
-    if (this.#byEnds.get(attempt.ends) === attempt) this.#byEnds.delete(attempt.ends);
+    const { ends } = attempt;
+    if (ends !== undefined && this.#byEnds.get(ends) === attempt) this.#byEnds.delete(ends);
   }
 }
 
@@ -318,20 +346,26 @@ function refusal(error: Error, remote: string): PagelaneError {
   return securityError(error, remote) ?? new PathError('ERR_PATH_LOST', message, remote, error);
 }
 
-function busyError({ remote }: Attempt): PathError {
+function remoteOf({ address, port }: Attempt): string {
+  return formatEnd(address, port);
+}
+
+function busyError(attempt: Attempt): PathError {
+  const remote = remoteOf(attempt);
   const message = `Refused ${remote}: ${HANDSHAKES_MAX} others are in their handshake`;
   return new PathError('ERR_PATH_BUSY', message, remote);
 }
 
-function timeoutError({ remote }: Attempt, timeoutMs: number): PathError {
+function timeoutError(attempt: Attempt, timeoutMs: number): PathError {
+  const remote = remoteOf(attempt);
   const message = `Refused ${remote}: no complete handshake after ${timeoutMs} ms`;
   return new PathError('ERR_PATH_TIMEOUT', message, remote);
 }
 
-function noTlsError({ remote }: Attempt): PathError {
+function noTlsError(attempt: Attempt): PathError {
+  const remote = remoteOf(attempt);
   const why = 'it does not speak TLS (--insecure on one side only?)';
-  const message = `Cannot open path with ${remote}: ${why}`;
-  return new PathError('ERR_PATH_SECURITY', message, remote);
+  return new PathError('ERR_PATH_SECURITY', `Cannot open path with ${remote}: ${why}`, remote);
 }
 
 function untrustedError(socket: TLSSocket): Error {
@@ -339,6 +373,7 @@ function untrustedError(socket: TLSSocket): Error {
   return Object.assign(new Error('the certificate cannot be verified'), { code });
 }
 
-function closedError({ remote }: Attempt): PathError {
+function closedError(attempt: Attempt): PathError {
+  const remote = remoteOf(attempt);
   return new PathError('ERR_PATH_LOST', `${remote} closed its connection in the handshake`, remote);
 }

@@ -188,9 +188,9 @@ export class Path<F extends CarriedFrame> implements LinkHandlers {
     return Math.min(expected, this.maxBytesPerSecond ?? Number.POSITIVE_INFINITY);
   }
 
-  /** Whether a frame of `bytes` bytes can be given to the path now. */
-  hasRoom(bytes: number): boolean {
-    return this.paceWaitMs === 0 && this.#isReadyFor(bytes);
+  /** Whether a frame can be given to the path now. */
+  get hasRoom(): boolean {
+    return this.paceWaitMs === 0 && this.#isReady;
   }
 
   /** How long nothing but the path's cap keeps it from taking a frame; milliseconds. */
@@ -198,12 +198,11 @@ export class Path<F extends CarriedFrame> implements LinkHandlers {
     return this.#pacer?.waitMs(this.#clock.now()) ?? 0;
   }
 
-  #isReadyFor(bytes: number): boolean {
+  get #isReady(): boolean {
     if (this.#state !== 'open' || this.isDoubted || this.isDraining) return false;
     if (this.#link.pendingBytes > DATA_PENDING_BYTES_MAX) return false;
     const { inFlightBytes } = this.rate;
-    if (inFlightBytes === 0) return true;
-    return inFlightBytes + bytes <= this.rate.limitBytes(bytes, this.#clock.now());
+    return inFlightBytes === 0 || inFlightBytes < this.rate.limitBytes(this.#clock.now());
   }
 
   /** Sends a frame, and keeps it until it is acked or taken back. */

@@ -2,15 +2,16 @@ import {
   IN_FLIGHT_BYTES_FIRST,
   IN_FLIGHT_BYTES_MAX,
   IN_FLIGHT_BYTES_MIN,
-  IN_FLIGHT_FRAMES_MIN,
   IN_FLIGHT_GAIN,
+  IN_FLIGHT_GAIN_FIRST,
   IN_FLIGHT_SLACK_BYTES_MAX,
   IN_FLIGHT_SLACK_MS,
   RATE_SLOT_MS,
   RATE_SLOTS,
   ROUND_TRIP_AGE_MS_MAX,
+  ROUND_TRIP_LIKE,
   SATURATED_GROWTH,
-  SATURATED_SAMPLES,
+  SATURATED_ROUNDS,
   UNSATURATED_FACTOR,
   UNUSED_DOUBLING_MS,
 } from './limits.ts';
@@ -46,8 +47,11 @@ export class RateEstimator {
   #idleUntilBytes = 0;
   readonly #slots: number[] = [];
   #slotAtMs = Number.NEGATIVE_INFINITY;
-  /** Samples in a row that showed no growth, or that had to wait for other frames. */
-  #flatSamples = 0;
+  /** A round trip has passed when a frame is acked that was sent after so much was delivered. */
+  #roundEndBytes = 0;
+  /** Rate when it last grew much, and round trips since. */
+  #grownRate = 0;
+  #flatRounds = 0;
   #smoothedRttMs: number | undefined;
   #minRttMs: number | undefined;
   #minRttAtMs = 0;
@@ -78,7 +82,7 @@ export class RateEstimator {
 
   /** Whether the path, and not the sender, is the limit: its rate has stopped growing. */
   get isSaturated(): boolean {
-    return this.#flatSamples >= SATURATED_SAMPLES;
+    return this.#flatRounds >= SATURATED_ROUNDS;
   }
 
   /** Smoothed round trip, queues included; milliseconds. */
@@ -127,13 +131,23 @@ export class RateEstimator {
     const deliveredBytes = this.#deliveredBytes - mark.deliveredBytes;
     const rate = (deliveredBytes * 1000) / spanMs;
     const wasIdle = mark.wasAlone || mark.deliveredBytes < this.#idleUntilBytes;
-    if (wasIdle && deliveredBytes < IN_FLIGHT_BYTES_MIN) return;
-    const isGrowing = rate > this.bytesPerSecond * SATURATED_GROWTH;
-    if (!wasIdle) this.#flatSamples = SATURATED_SAMPLES;
-    else if (this.#flatSamples < SATURATED_SAMPLES) {
-      this.#flatSamples = isGrowing ? 0 : this.#flatSamples + 1;
-    }
+    // A few bytes alone say little of a path; but that it is faster than known, they do say.
+    const isGain = this.bytesPerSecond > 0 && rate > this.bytesPerSecond;
+    if (wasIdle && deliveredBytes < IN_FLIGHT_BYTES_MIN && !isGain) return;
     if (!wasIdle || rate > this.bytesPerSecond) this.#keep(rate, nowMs);
+    if (mark.deliveredBytes >= this.#roundEndBytes) this.#noteRound();
+  }
+
+  /** Every round trip shows whether the rate still grows. */
+  #noteRound(): void {
+    this.#roundEndBytes = this.#deliveredBytes;
+    const rate = this.bytesPerSecond;
+    if (rate >= this.#grownRate * SATURATED_GROWTH) {
+      this.#grownRate = rate;
+      this.#flatRounds = 0;
+    } else {
+      this.#flatRounds++;
+    }
   }
 
   /** Notes that the path has room and there is nothing to send. */
@@ -157,24 +171,29 @@ export class RateEstimator {
     if (this.#minRttMs === undefined || sampleMs <= this.#minRttMs || isOld) {
       this.#minRttMs = sampleMs;
       this.#minRttAtMs = nowMs;
+    } else if (sampleMs <= this.#minRttMs * ROUND_TRIP_LIKE) {
+      this.#minRttAtMs = nowMs;
     }
   }
 
   /**
-   * Tells how many bytes may be in flight, so that the path is never idle and its queues stay
-   * short: rate x (shortest round trip + slack), and somewhat more to find out if more fits.
+   * Tells how many bytes should be in flight, so that the path is never idle and its queues stay
+   * short: rate x (shortest round trip + slack), and somewhat more to find out if more fits; as
+   * long as the rate grows, as much as lets it double. Nothing while the shortest round trip is
+   * measured again.
    *
-   * @param frameBytes Bytes of the frame that is to be sent; two of them always fit, or one while
-   * the shortest round trip is measured again.
+   * The last frame may reach beyond it: else a path that needs three could be stuck with two.
+   *
+   * Source: draft-ietf-ccwg-bbr, sections 4.3.1 (startup) and 4.6.
    */
-  limitBytes(frameBytes: number, nowMs: number): number {
-    if (this.#inFlightBytes > 0 && this.#isRoundTripOld(nowMs)) return frameBytes;
-    const framesBytes = IN_FLIGHT_FRAMES_MIN * frameBytes;
-    const perMs = (this.bytesPerSecond * IN_FLIGHT_GAIN) / 1000;
+  limitBytes(nowMs: number): number {
+    if (this.#inFlightBytes > 0 && this.#isRoundTripOld(nowMs)) return 0;
+    const gain = this.isSaturated ? IN_FLIGHT_GAIN : IN_FLIGHT_GAIN_FIRST;
+    const perMs = (this.bytesPerSecond * gain) / 1000;
     const slackBytes = Math.min(perMs * IN_FLIGHT_SLACK_MS, IN_FLIGHT_SLACK_BYTES_MAX);
     const wanted = perMs * (this.#minRttMs ?? 0) + slackBytes;
-    const least = this.isSaturated ? IN_FLIGHT_BYTES_MIN : IN_FLIGHT_BYTES_FIRST;
-    return Math.max(Math.min(Math.max(wanted, least), IN_FLIGHT_BYTES_MAX), framesBytes);
+    const least = this.bytesPerSecond > 0 ? IN_FLIGHT_BYTES_MIN : IN_FLIGHT_BYTES_FIRST;
+    return Math.min(Math.max(wanted, least), IN_FLIGHT_BYTES_MAX);
   }
 
   #isRoundTripOld(nowMs: number): boolean {

@@ -35,8 +35,13 @@ export const JOIN_FAULTS_MS: number = 30_000;
 /** Networks, sessions and pairs of them, of each so many, whose wrong joins are remembered. */
 export const JOIN_RECORDS_MAX: number = 1024;
 
-/** How much later than the others a path may bring a frame, while there is more to send; ms. */
-export const LATENESS_MS: number = 100;
+/**
+ * How much later than the others a path may bring a frame, while there is more to send: the time in
+ * which the others would use up this part of the window, within these bounds; milliseconds.
+ */
+export const LATENESS_SHARE: number = 0.25;
+export const LATENESS_MS_MIN: number = 100;
+export const LATENESS_MS_MAX: number = 1000;
 
 /** The same, in times that the others need for such a frame. */
 export const LATENESS_FRAMES: number = 4;

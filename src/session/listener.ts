@@ -24,8 +24,8 @@ export interface Listener {
   /** Connections that were given up before they were welcomed. */
   readonly refused: number;
   /**
-   * Called with the reason of each of them, for the log. When they are many, most are told together:
-   * ERR_REFUSED_MORE.
+   * Called with the reason of each of them, for the log. When they are many, most are told
+   * together: ERR_REFUSED_MORE.
    */
   onRefused: ((error: PagelaneError) => void) | undefined;
   /**

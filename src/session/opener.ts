@@ -50,6 +50,8 @@ export class Opener implements PathOpener {
   /** Settles when the connection that tries to open the session has done so, or failed. */
   #attempt: Promise<void> | undefined;
   #refusedSinceMs: number | undefined;
+  /** Settles when no path is being replaced: one after the other, so that the others carry on. */
+  #replacing: Promise<void> = Promise.resolve();
   /** The paths that were named, when others were asked for: closed when one of those is open. */
   #unwanted: Route[] = [];
   #onOpened!: () => void;
@@ -97,7 +99,8 @@ export class Opener implements PathOpener {
     const route = this.#routes.find(({ pathId }) => pathId === id);
     if (route === undefined) return;
     route.pathId = undefined;
-    if (!isLost) {
+    // Each side may have removed what was the last path but one: then this one is opened again.
+    if (!isLost && this.session?.isStalled !== true) {
       this.#dropRoute(route);
       return;
     }
@@ -108,7 +111,8 @@ export class Opener implements PathOpener {
 
   onPathWorn(id: number): void {
     const route = this.#routes.find(({ pathId }) => pathId === id);
-    if (route !== undefined) this.#replace(route, id);
+    if (route === undefined) return;
+    this.#replacing = this.#replacing.then(() => this.#replace(route, id));
   }
 
   onOffer(offer: Offer): void {
@@ -289,15 +293,31 @@ export class Opener implements PathOpener {
 
   /** Opens a new connection in the place of one whose keys were used for long enough. */
   async #replace(route: Route, oldId: number): Promise<void> {
+    if (route.pathId !== oldId || this.#stop.signal.aborted) return;
     const session = this.session!;
     try {
-      if (session.hasRoomForPath) await this.#dialWays(route);
-      else route.pathId = undefined;
-      await session.removePath(oldId);
-      if (route.pathId === undefined) this.#redialLater(route);
+      if (session.hasRoomForPath) {
+        await this.#dialWays(route);
+        await session.removePath(oldId);
+      } else {
+        await this.#makeRoom(route, oldId);
+        await this.#redial(route);
+      }
     } catch {
       // The old one is as good as ever, for a while.
       this.#options.clock.after(REDIAL_MS_MAX, () => this.onPathWorn(oldId));
+    }
+  }
+
+  /** Closes the path of a route that is to have another one. */
+  async #makeRoom(route: Route, id: number): Promise<void> {
+    route.pathId = undefined;
+    try {
+      await this.session!.removePath(id);
+    } catch (error) {
+      // It is the only one at the moment.
+      route.pathId = id;
+      throw error;
     }
   }
 

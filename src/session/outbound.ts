@@ -60,6 +60,11 @@ export class OutboundLane implements LaneSender {
     this.#creditBytes = windowBytes;
   }
 
+  /** What the peer accepts ahead. */
+  get windowBytes(): number {
+    return this.#windowBytes;
+  }
+
   /** Payload bytes accepted and not on a path. */
   get queuedBytes(): number {
     return this.#queuedBytes;

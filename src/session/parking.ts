@@ -6,7 +6,7 @@ import { PARKED_AFTER, PARKED_AFTER_MS, PROBE_MS } from './limits.ts';
 interface Parkable {
   isParked: boolean;
   readonly inFlightCount: number;
-  hasRoom(bytes: number): boolean;
+  readonly hasRoom: boolean;
   report(): PathReport;
 }
 
@@ -41,11 +41,11 @@ export class Parking {
     this.#events.add(pathEvent('pathResumed', path.report()));
   }
 
-  /** A frame of `frameBytes` bytes waits, whichever paths have room. */
-  notePassedOver(paths: readonly Parkable[], frameBytes: number): void {
+  /** A frame waits, whichever paths have room. */
+  notePassedOver(paths: readonly Parkable[]): void {
     for (const path of paths) {
       const standing = this.#standings.get(path);
-      if (standing !== undefined && path.hasRoom(frameBytes)) standing.passedOver++;
+      if (standing !== undefined && path.hasRoom) standing.passedOver++;
     }
   }
 

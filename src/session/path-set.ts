@@ -29,6 +29,8 @@ export interface PathSetOwner
   onWorn(path: SessionPath): void;
   /** A path that is not used may be tried, with a copy of something that others carry. */
   onProbeDue(path: SessionPath): void;
+  /** A path fell silent: what it was to tell the peer may be lost, and can be told over others. */
+  onQuiet(): void;
 }
 
 /** How a path is taken into a session. */
@@ -130,7 +132,7 @@ export class PathSet {
   choose(load: Omit<Load, 'nowMs'>): SessionPath | undefined {
     const nowMs = this.#clock.now();
     const path = this.#open[choosePath(this.#open, { ...load, nowMs })];
-    if (path === undefined) this.#parking.notePassedOver(this.#open, load.frameBytes);
+    if (path === undefined) this.#parking.notePassedOver(this.#open);
     else this.#parking.noteGiven(path, nowMs);
     return path;
   }
@@ -146,7 +148,7 @@ export class PathSet {
 
   /** Notes that there is nothing to send for paths that have room. */
   noteIdle(): void {
-    for (const path of this.#open) if (path.hasRoom(0)) path.rate.onIdle();
+    for (const path of this.#open) if (path.hasRoom) path.rate.onIdle();
   }
 
   /**
@@ -205,6 +207,7 @@ export class PathSet {
     const nowMs = this.#clock.now();
     for (const path of this.#open) path.tick();
     this.#doubt();
+    if (this.#open.some(({ silentMs }) => silentMs === HEARD_MS)) this.#owner.onQuiet();
     for (const path of [...this.#open]) {
       const isOtherHeard = this.#isOtherHeard(path, STALLED_MS);
       if (path.isSilent({ isOtherHeard })) this.#lose(path, silentError(path), 'lost');
@@ -288,7 +291,7 @@ export class PathSet {
 }
 
 function distanceOf(path: SessionPath): number {
-  const isAway = path.silentMs >= STALLED_MS || path.isDoubted || path.isDraining;
+  const isAway = path.silentMs >= HEARD_MS || path.isDoubted || path.isDraining;
   return (path.rate.minRttMs ?? 0) + (isAway ? 1e6 + path.silentMs : 0);
 }
 

@@ -1,4 +1,4 @@
-import { LATENESS_FRAMES, LATENESS_MS, STALLED_MS, TRIAL_BYTES } from './limits.ts';
+import { LATENESS_FRAMES, STALLED_MS, TRIAL_BYTES } from './limits.ts';
 
 /** What the scheduler looks at of a path. */
 export interface Candidate {
@@ -12,7 +12,7 @@ export interface Candidate {
   };
   /** 0 as long as nothing is known. */
   expectedBytesPerSecond(nowMs: number): number;
-  hasRoom(bytes: number): boolean;
+  readonly hasRoom: boolean;
 }
 
 /** What is to be sent, and when. */
@@ -21,6 +21,8 @@ export interface Load {
   readonly frameBytes: number;
   /** Bytes that can be sent after it. */
   readonly backlogBytes: number;
+  /** How much later than the others a path may bring the frame while there is more to send. */
+  readonly latenessMs: number;
   readonly nowMs: number;
 }
 
@@ -42,9 +44,9 @@ export function choosePath(paths: readonly Candidate[], load: Load): number {
   let chosenMs = Number.POSITIVE_INFINITY;
   for (let index = 0; index < paths.length; index++) {
     const path = paths[index]!;
-    if (!path.hasRoom(load.frameBytes)) continue;
+    if (!path.hasRoom) continue;
     const ms = completionMs(path, load.frameBytes, load.nowMs);
-    const isTried = ms === UNKNOWN_MS && path.rate.inFlightBytes >= TRIAL_BYTES;
+    const isTried = ms < 0 && path.rate.inFlightBytes >= TRIAL_BYTES;
     if (ms < chosenMs && !(isTried && paths.length > 1)) {
       chosen = index;
       chosenMs = ms;
@@ -63,28 +65,32 @@ function waitingMs(paths: readonly Candidate[], chosen: number, load: Load): num
     const isAway = path.silentMs >= STALLED_MS || path.isDoubted || path.isDraining;
     if (index === chosen || isAway) continue;
     const allMs = completionMs(path, frameBytes + backlogBytes, nowMs);
-    if (allMs === UNKNOWN_MS) continue;
+    if (allMs < 0) continue;
     const latenessMs = backlogBytes > 0 ? lateness(path, load) : 0;
     soonestMs = Math.min(soonestMs, allMs + latenessMs);
   }
   return soonestMs;
 }
 
-function lateness(path: Candidate, { frameBytes, nowMs }: Load): number {
+function lateness(path: Candidate, { frameBytes, latenessMs, nowMs }: Load): number {
   const frameMs = (frameBytes * 1000) / path.expectedBytesPerSecond(nowMs);
-  return Math.max(LATENESS_MS, LATENESS_FRAMES * frameMs);
+  return Math.max(latenessMs, LATENESS_FRAMES * frameMs);
 }
 
-/** Before every time: a path of which nothing is known is tried. */
-const UNKNOWN_MS = -1;
+/** Earlier than every time: a path of which nothing is known is tried. */
+const UNKNOWN_MS = -1e9;
+
+/** What a path is taken to deliver of which nothing is known, beside others like it. */
+const UNKNOWN_BYTES_PER_MS = 10_000;
 
 /**
  * When `bytes` given to a path now would have arrived, milliseconds from now; negative as long as
  * nothing is known of the path.
  */
 export function completionMs(path: Candidate, bytes: number, nowMs: number): number {
-  const { rate } = path;
+  const { inFlightBytes, minRttMs = 0 } = path.rate;
   const bytesPerSecond = path.expectedBytesPerSecond(nowMs);
-  if (bytesPerSecond === 0) return UNKNOWN_MS;
-  return ((rate.inFlightBytes + bytes) * 1000) / bytesPerSecond + (rate.minRttMs ?? 0) / 2;
+  const allBytes = inFlightBytes + bytes;
+  if (bytesPerSecond === 0) return UNKNOWN_MS + allBytes / UNKNOWN_BYTES_PER_MS + minRttMs / 2;
+  return (allBytes * 1000) / bytesPerSecond + minRttMs / 2;
 }

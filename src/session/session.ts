@@ -302,6 +302,7 @@ export class Session {
       onLeft: (path, frames, error) => this.#onLeft(path, frames, error),
       onWorn: (path) => this.#parts.opener?.onPathWorn(path.id),
       onProbeDue: (path) => this.#striper.probe(path),
+      onQuiet: () => this.#repeatCredit(),
       onFault: (error) => this.fail(error),
     };
   }
@@ -378,7 +379,8 @@ export class Session {
   #repeatCredit(): void {
     for (const { lane, inbound } of this.#lanes) {
       const { grantedBytes } = inbound;
-      if (grantedBytes !== undefined) this.#paths.nearest()?.sendCredit(lane.id, grantedBytes);
+      if (grantedBytes === undefined) continue;
+      for (const path of this.#paths.open) path.sendCredit(lane.id, grantedBytes);
     }
   }
 

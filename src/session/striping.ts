@@ -6,6 +6,10 @@ import {
   COPY_GAIN,
   COPY_LOOK_MAX,
   COPY_QUEUE_MS,
+  LATENESS_MS_MAX,
+  LATENESS_MS_MIN,
+  LATENESS_SHARE,
+  TRIAL_BYTES,
 } from './limits.ts';
 import type { OutboundFrame, OutboundLane } from './outbound.ts';
 import type { PathSet, SessionPath } from './path-set.ts';
@@ -69,13 +73,17 @@ export class Striper {
     this.#isPumping = false;
   }
 
-  /** Sends a copy of something that is in flight over a path that would not be used. */
+  /** Sends copies of what others carry, enough to learn from, over a path that is not used. */
   probe(path: SessionPath): void {
+    let bytes = 0;
     for (const other of this.#paths.open) {
-      if (other === path || other.inFlightCount === 0) continue;
-      const frame = other.inFlightAt(other.inFlightCount - 1);
-      if (!isCarriedBy(frame, path)) this.#copy(frame, path);
-      return;
+      const count = other === path ? 0 : other.inFlightCount;
+      for (let index = count - 1; index >= 0 && bytes < TRIAL_BYTES; index--) {
+        const frame = other.inFlightAt(index);
+        if (frame.stage !== 'carried' || isCarriedBy(frame, path)) continue;
+        this.#copy(frame, path);
+        bytes += frame.bytes.length;
+      }
     }
   }
 
@@ -94,11 +102,12 @@ export class Striper {
     if (this.#paceWaitMs > 0) return this.#waitForPace(this.#paceWaitMs);
     const frameBytes = frame.bytes.length;
     const backlogBytes = this.#sendableBytes() - frame.payloadBytes;
-    const path = this.#paths.choose({ frameBytes, backlogBytes });
+    const load = { frameBytes, backlogBytes, latenessMs: this.#latenessMs(lane) };
+    const path = this.#paths.choose(load);
     if (path === undefined) return this.#waitForPaths();
     const isThere = isCarriedBy(frame, path);
     lane.take(path.slot);
-    this.#turn++;
+    this.#turn = this.#owner.lanes.indexOf(lane) + 1;
     if (!isThere) this.#carry(frame, path);
     this.#owner.onTaken(lane);
     return true;
@@ -126,6 +135,16 @@ export class Striper {
     return bytes;
   }
 
+  /** How much later than the others a path may bring a frame: what waits for it has its bound. */
+  #latenessMs(lane: OutboundLane): number {
+    if (lane.isUrgent) return LATENESS_MS_MIN;
+    const nowMs = this.#clock.now();
+    let bytesPerSecond = 1;
+    for (const path of this.#paths.open) bytesPerSecond += path.expectedBytesPerSecond(nowMs);
+    const windowMs = (lane.windowBytes * 1000) / bytesPerSecond;
+    return Math.min(Math.max(LATENESS_MS_MIN, windowMs * LATENESS_SHARE), LATENESS_MS_MAX);
+  }
+
   get #paceWaitMs(): number {
     return this.#pacer?.waitMs(this.#clock.now()) ?? 0;
   }
@@ -151,6 +170,7 @@ export class Striper {
     const { open } = this.#paths;
     if (open.length < 2) return false;
     for (const path of open) {
+      if (!path.hasRoom) continue;
       const frame = this.#urgentFor(path) ?? this.#tailFor(path);
       if (frame === undefined) continue;
       this.#copy(frame, path);
@@ -176,13 +196,16 @@ export class Striper {
       for (let index = 0; index < count; index++) {
         const frame = other.inFlightAt(index);
         if (!frame.lane.isUrgent || frame.stage !== 'carried' || isCarriedBy(frame, path)) continue;
-        if (path.hasRoom(frame.bytes.length)) return frame;
+        return frame;
       }
     }
     return undefined;
   }
 
-  /** The end of what another path carries, if this one would bring it in half the time. */
+  /**
+   * The end of what another path carries, if this one would bring it in half the time, or nothing
+   * is known of the other.
+   */
   #tailFor(path: SessionPath): OutboundFrame | undefined {
     if (this.#copiedBytes > COPIED_BYTES_MIN + this.#givenBytes * COPIED_SHARE) return undefined;
     const nowMs = this.#clock.now();
@@ -195,10 +218,10 @@ export class Striper {
         const bytes = frame.bytes.length;
         const thereMs = completionMs(other, -laterBytes, nowMs);
         const hereMs = completionMs(path, bytes, nowMs);
-        if (hereMs < 0 || hereMs * COPY_GAIN >= thereMs) break;
+        if (hereMs < 0 || (thereMs >= 0 && hereMs * COPY_GAIN >= thereMs)) break;
         laterBytes += bytes;
         if (frame.stage !== 'carried' || isCarriedBy(frame, path)) continue;
-        if (path.hasRoom(bytes)) return frame;
+        return frame;
       }
     }
     return undefined;

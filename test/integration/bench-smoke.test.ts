@@ -11,6 +11,11 @@ test.each([
   ['memory-bound', /highest RSS: send \d+ MiB of \d+, receive \d+ MiB of \d+/],
   ['one-path', /totalMs +ours ÷ peer \d/],
   ['tls-cost', /totalMs +ours ÷ peer \d/],
+  ['transport-one-path', /gigabytesPerSecond +ours ÷ peer \d/],
+  ['transport-paths', /mbit +ours ÷ peer \d/],
+  ['transport-loss', /outageMs +ours ÷ peer/],
+  ['transport-live', /reachedMs +ours ÷ peer/],
+  ['transport-delay', /mbit +ours ÷ peer \d/],
 ])(
   'bench %s runs at its smallest size',
   async (trial, line) => {

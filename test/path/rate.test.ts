@@ -22,8 +22,7 @@ function drive(
   let worstBytes = 0;
   while (nowMs < run.fromMs + run.forMs) {
     const hasRoom = (): boolean =>
-      rate.inFlightBytes === 0 ||
-      rate.inFlightBytes + frameBytes <= rate.limitBytes(frameBytes, nowMs);
+      rate.inFlightBytes === 0 || rate.inFlightBytes < rate.limitBytes(nowMs);
     while (flying.length < mostFrames && hasRoom()) {
       freeAtMs = Math.max(freeAtMs, nowMs) + (frameBytes * 1000) / pipe.bytesPerSecond;
       flying.push({ mark: rate.onSent(frameBytes, nowMs), ackAtMs: freeAtMs + pipe.rttMs });
@@ -45,6 +44,7 @@ describe('RateEstimator', () => {
     { bytesPerSecond: 125_000_000, rttMs: 40 },
     { bytesPerSecond: 1_250_000_000, rttMs: 5 },
     { bytesPerSecond: 125_000, rttMs: 100 },
+    { bytesPerSecond: 25_000_000, rttMs: 300 },
   ])('finds $bytesPerSecond bytes/s at $rttMs ms', (pipe) => {
     const rate = new RateEstimator();
     drive(rate, pipe, { fromMs: 1000, forMs: 8000 });
@@ -53,12 +53,12 @@ describe('RateEstimator', () => {
     expect(rate.minRttMs).toBeLessThan(pipe.rttMs + (FRAME * 1100) / pipe.bytesPerSecond);
   });
 
-  test('keeps queues short: 100 Mb/s needs no more than two frames in flight', () => {
+  test('keeps queues short: 100 Mb/s needs no more than three frames in flight', () => {
     const rate = new RateEstimator();
     const pipe = { bytesPerSecond: 12_500_000, rttMs: 0.5 };
     const { nowMs } = drive(rate, pipe, { fromMs: 0, forMs: 3000 });
     const { worstBytes } = drive(rate, pipe, { fromMs: nowMs, forMs: 3000 });
-    expect(worstBytes).toBeLessThanOrEqual(2 * FRAME);
+    expect(worstBytes).toBeLessThanOrEqual(3 * FRAME);
   });
 
   test('keeps queues short: 1 Gb/s needs a few MiB in flight', () => {
@@ -120,12 +120,11 @@ describe('RateEstimator', () => {
     expect(rate.minRttMs).toBe(80);
   });
 
-  test('limitBytes() begins with a fixed amount and always fits two frames', () => {
+  test('limitBytes() begins with a fixed amount, and has a least one', () => {
     const rate = new RateEstimator();
-    expect(rate.limitBytes(1000, 0)).toBe(IN_FLIGHT_BYTES_FIRST);
-    expect(rate.limitBytes(1_000_000, 0)).toBe(2_000_000);
+    expect(rate.limitBytes(0)).toBe(IN_FLIGHT_BYTES_FIRST);
     drive(rate, { bytesPerSecond: 10_000, rttMs: 1 }, { fromMs: 0, forMs: 3000, frameBytes: 5000 });
-    expect(rate.limitBytes(5000, 3000)).toBe(IN_FLIGHT_BYTES_MIN);
+    expect(rate.limitBytes(3000)).toBe(IN_FLIGHT_BYTES_MIN);
   });
 
   test('expects more of a path that never queued, or was not used for long', () => {

@@ -257,6 +257,12 @@ describe('With a key, a listener turns away', () => {
       'ERR_PATH_SECURITY',
     ],
     [
+      'a whole record that is no ClientHello, and then waits',
+      () => dialPlain(Uint8Array.of(0x16, 3, 1, 0, 4, 9, 9, 9, 9)),
+      /^$/,
+      'ERR_PATH_SECURITY',
+    ],
+    [
       'a ClientHello that is cut by the end',
       async () => {
         const bytes = await clientHello();

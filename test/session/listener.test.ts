@@ -205,10 +205,12 @@ describe('A listener drops rubbish', () => {
 
 test('A listener drops who says nothing, or too little, in time', async () => {
   await listen({ handshakeTimeoutMs: 100 });
-  const [mute, slow] = [await peer(), await peer()];
+  const [mute, slow, unproved] = [await peer(), await peer(), await peer()];
   slow.send(hello.subarray(0, 33));
-  expect(await Promise.all([mute.end(), slow.end()])).toEqual(['closed', 'closed']);
-  expect(refusals).toEqual(['ERR_PATH_TIMEOUT', 'ERR_PATH_TIMEOUT']);
+  unproved.send(hello);
+  const ends = await Promise.all([mute, slow, unproved].map((one) => one.end()));
+  expect(ends).toEqual(Array(3).fill('closed'));
+  expect(refusals).toEqual(Array(3).fill('ERR_PATH_TIMEOUT'));
 });
 
 describe('A session ends with a peer that breaks the protocol:', () => {

@@ -11,25 +11,27 @@ export type Harm = Cut | 'swallow';
 export class Relay {
   /** Port it relays to. */
   readonly to: number;
+  /** Port it listens on. */
+  readonly port: number;
   readonly #server: net.Server;
   readonly #pairs: (readonly [net.Socket, net.Socket])[] = [];
   #isSwallowing = false;
+  /** Somebody has connected. */
+  onArrival: (() => void) | undefined;
 
   private constructor(server: net.Server, to: number) {
     this.#server = server;
     this.to = to;
+    this.port = (server.address() as net.AddressInfo).port;
     server.on('connection', (near) => this.#onConnection(near));
   }
 
-  static async open(to: number): Promise<Relay> {
+  /** @param port Where it listens; the system chooses if it is 0. */
+  static async open(to: number, port = 0): Promise<Relay> {
     const server = net.createServer();
-    server.listen(0, '127.0.0.1');
+    server.listen(port, '127.0.0.1');
     await once(server, 'listening');
     return new Relay(server, to);
-  }
-
-  get port(): number {
-    return (this.#server.address() as net.AddressInfo).port;
   }
 
   /** Loses the connections that are open, and takes no other. */
@@ -58,6 +60,7 @@ export class Relay {
   }
 
   #onConnection(near: net.Socket): void {
+    this.onArrival?.();
     const far = net.connect({ port: this.to, host: '127.0.0.1' });
     this.#pairs.push([near, far]);
     for (const [from, onto] of [

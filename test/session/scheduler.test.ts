@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { STALLED_MS, TRIAL_BYTES } from '../../src/session/limits.ts';
+import { LATENESS_MS_MIN, STALLED_MS, TRIAL_BYTES } from '../../src/session/limits.ts';
 import { type Candidate, choosePath } from '../../src/session/scheduler.ts';
 
 interface Facts {
@@ -19,11 +19,11 @@ function path({ hasRoom = true, silentMs = 0, ...facts }: Facts): Candidate {
   const rate = { inFlightBytes, minRttMs };
   const expectedBytesPerSecond = () => bytesPerSecond;
   const state = { silentMs, isDoubted, isDraining };
-  return { ...state, rate, expectedBytesPerSecond, hasRoom: () => hasRoom };
+  return { ...state, rate, expectedBytesPerSecond, hasRoom };
 }
 
 const MB = 1_000_000;
-const LOAD = { frameBytes: 100_000, backlogBytes: 0, nowMs: 0 };
+const LOAD = { frameBytes: 100_000, backlogBytes: 0, latenessMs: LATENESS_MS_MIN, nowMs: 0 };
 
 function choose(facts: readonly Facts[], load: Partial<typeof LOAD> = {}): number {
   return choosePath(facts.map(path), { ...LOAD, ...load });
@@ -38,6 +38,13 @@ describe('choosePath()', () => {
   test('takes the only path, whatever it is like', () => {
     expect(choose([{ bytesPerSecond: 0, inFlightBytes: 2 * TRIAL_BYTES }])).toBe(0);
     expect(choose([{ bytesPerSecond: 1, silentMs: STALLED_MS, minRttMs: 9000 }])).toBe(0);
+  });
+
+  test('takes, of paths of which nothing is known, the emptier and nearer one', () => {
+    const unknown = { bytesPerSecond: 0, inFlightBytes: 1000, minRttMs: 2 };
+    expect(choose([unknown, { ...unknown, inFlightBytes: 0 }])).toBe(1);
+    expect(choose([unknown, { ...unknown, minRttMs: 1 }])).toBe(1);
+    expect(choose([unknown, unknown])).toBe(0);
   });
 
   test('takes the path that brings the frame first: by rate, queue and distance', () => {

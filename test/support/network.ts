@@ -174,6 +174,11 @@ export class SimulatedLink implements PathLink {
   isSilent = false;
   /** Rewrites each chunk that leaves: a fault to be found. */
   tamper: ((frame: Uint8Array) => Uint8Array) | undefined;
+  /**
+   * Tells where the link is reset: given the number of a Data frame that is sent here, how many of
+   * its bytes still arrive; undefined if all of them do, and those of the next frames.
+   */
+  resetIn: ((dataFrame: number) => number | undefined) | undefined;
   /** Data frames that were sent here. */
   sentDataFrames = 0;
   /** Sees every Data frame that arrives here, before its owner does. */
@@ -188,6 +193,7 @@ export class SimulatedLink implements PathLink {
   #lastArrivalMs = 0;
   #receivedBytes = 0;
   #isTurnDue = false;
+  #isReset = false;
   #isEnding = false;
   #isFinSent = false;
   #isClosed = false;
@@ -236,9 +242,15 @@ export class SimulatedLink implements PathLink {
 
   send(bytes: Uint8Array): void {
     if (this.#isEnding || this.#isClosed) return;
-    const frame = this.tamper?.(bytes) ?? bytes;
-    if (bytes[0] === FrameType.Data) this.sentDataFrames++;
-    this.#waiting.push(frame);
+    if (this.#isReset) return;
+    let frame = this.tamper?.(bytes) ?? bytes;
+    if (bytes[0] === FrameType.Data) {
+      const dataFrame = this.sentDataFrames++;
+      const left = this.resetIn?.(dataFrame);
+      this.#isReset = left !== undefined;
+      if (left !== undefined) frame = frame.subarray(0, left);
+    }
+    if (frame.length > 0) this.#waiting.push(frame);
     this.#waitingBytes += frame.length;
     if (this.pendingBytes > 0) this.#wasBackedUp = true;
     this.#carry();
@@ -283,6 +295,7 @@ export class SimulatedLink implements PathLink {
     const first = this.#waiting[0];
     if (first === undefined) {
       if (this.#isEnding) this.#sendFin();
+      else if (this.#isReset) this.#reset();
       return;
     }
     const { bytesPerSecond, delayMs, jitterMs, chunkBytes = 4096 } = this.#options;
@@ -303,6 +316,14 @@ export class SimulatedLink implements PathLink {
         if (!this.#isEnding) this.handlers.onWritable();
       }
       this.#carry();
+    });
+  }
+
+  /** What was sent has arrived, and nothing else will. */
+  #reset(): void {
+    this.#arrive(this.#options.delayMs, () => {
+      this.peer.breakDown('was reset');
+      this.breakDown('was reset');
     });
   }
 

@@ -28,6 +28,8 @@ export interface PagelaneOptions {
   readonly network?: LabNetwork;
   /** Paths used, the network's first ones; on loopback, addresses. @default all, or 1 */
   readonly pathCount?: number;
+  /** Words for `send` that say which paths it uses, in place of all of them. */
+  readonly pathWords?: readonly string[];
   /** @default key */
   readonly security?: 'key' | 'insecure';
   readonly codec?: 'auto' | 'none' | 'lz4' | 'zstd';
@@ -172,9 +174,11 @@ export class PagelaneMigration implements AsyncDisposable {
   }
 
   #sendWords(port: number): readonly string[] {
-    const { network, codec, pathCount } = this.#options;
-    const words: string[] = ['send'];
-    if (network === undefined) {
+    const { network, codec, pathCount, pathWords } = this.#options;
+    const words: string[] = ['send', ...(pathWords ?? [])];
+    if (pathWords !== undefined) {
+      // They say it all.
+    } else if (network === undefined) {
       for (let index = 0; index < (pathCount ?? 1); index++)
         words.push('--path', `127.0.0.1:${port}`);
     } else {

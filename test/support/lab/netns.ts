@@ -115,8 +115,8 @@ export class LabNetwork implements AsyncDisposable {
   }
 
   /**
-   * Takes the destination's address of a path away: what is sent to it is dropped without a word, as
-   * with a silent cut, but acks and answers are not.
+   * Takes the destination's address of a path away: what is sent to it is dropped without a word,
+   * and nothing can be answered from it.
    */
   async removeAddress(index: number): Promise<void> {
     const { device, destinationAddress } = this.#path(index);
