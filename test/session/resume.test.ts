@@ -55,8 +55,11 @@ describe('Session that lost every path', () => {
     readonly events: readonly (readonly SessionEvent[])[];
   }
 
-  async function begin(paths: number, resumeTimeoutMs = RESUME_MS): Promise<Setting> {
-    const pair = new SessionPair({ paths, windowBytes: WINDOW_BYTES, resumeTimeoutMs, rttMs: 10 });
+  async function begin(
+    paths: number,
+    { resumeTimeoutMs = RESUME_MS, windowBytes = WINDOW_BYTES } = {},
+  ): Promise<Setting> {
+    const pair = new SessionPair({ paths, windowBytes, resumeTimeoutMs, rttMs: 10 });
     const events = [keepEvents(pair.client), keepEvents(pair.server)];
     const options = { messages: 4000, messageBytes: MESSAGE_BYTES };
     const transfer = new Transfer({ ...options, queuedBytesMax: QUEUED_BYTES_MAX });
@@ -165,8 +168,23 @@ describe('Session that lost every path', () => {
     expect(await pair.until(() => openPaths(pair.server).length === 1)).toBe(true);
   });
 
+  test('is told at once what it may send, where that was lost with the paths', async () => {
+    // So little that it is used up before the path is full.
+    const { pair, transfer } = await begin(1, { windowBytes: 64 * 1024 });
+    pair.links[0]!.goSilentFrom('server');
+    await pair.pass(200);
+    pair.links[0]!.cut();
+    expect(await pair.until(() => areStalled(pair))).toBe(true);
+    const before = transfer.delivered.size;
+    pair.addPath();
+    await pair.pass(TICK_MS);
+    expect(transfer.delivered.size).toBeGreaterThan(before);
+    expect(await pair.until(() => transfer.isDone)).toBe(true);
+    expect(transfer.wrong).toEqual([]);
+  });
+
   test('gives up after its time, and names it', async () => {
-    const { pair, events } = await begin(2, 7000);
+    const { pair, events } = await begin(2, { resumeTimeoutMs: 7000 });
     for (const link of pair.links) link.cut();
     const lostAtMs = pair.network.nowMs;
     for (const session of [pair.client, pair.server]) {
@@ -185,7 +203,7 @@ describe('Session that lost every path', () => {
   });
 
   test('begins its time anew with each loss', async () => {
-    const { pair, transfer } = await begin(1, 7000);
+    const { pair, transfer } = await begin(1, { resumeTimeoutMs: 7000 });
     for (let round = 0; round < 3; round++) {
       pair.links.at(-1)!.cut();
       await pair.pass(6000);
@@ -197,7 +215,7 @@ describe('Session that lost every path', () => {
   });
 
   test('gives up at once if it is to wait for no time', async () => {
-    const { pair, events } = await begin(2, 0);
+    const { pair, events } = await begin(2, { resumeTimeoutMs: 0 });
     for (const link of pair.links) link.cut();
     const lostAtMs = pair.network.nowMs;
     for (const session of [pair.client, pair.server]) {
