@@ -54,8 +54,12 @@ export const IN_FLIGHT_SLACK_MS: number = 20;
 /** How much more than what is known to fit is put in flight, to find out whether more fits. */
 export const IN_FLIGHT_GAIN: number = 1.5;
 
-/** The same as long as the rate grows: enough for it to double with every round trip. */
-export const IN_FLIGHT_GAIN_FIRST: number = 3;
+/**
+ * The same for the round trip's part as long as the rate grows: TCP takes several round trips for
+ * the first frames, and should find more whenever it could go faster. What it cannot take yet waits
+ * in our own socket.
+ */
+export const IN_FLIGHT_GAIN_FIRST: number = 8;
 
 /** Span of the maximum that is taken of a path's rate, milliseconds: slots x span of a slot. */
 export const RATE_SLOTS: number = 10;

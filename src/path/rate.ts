@@ -178,9 +178,8 @@ export class RateEstimator {
 
   /**
    * Tells how many bytes should be in flight, so that the path is never idle and its queues stay
-   * short: rate x (shortest round trip + slack), and somewhat more to find out if more fits; as
-   * long as the rate grows, as much as lets it double. Nothing while the shortest round trip is
-   * measured again.
+   * short: rate x (shortest round trip + slack), and somewhat more to find out if more fits; much
+   * more as long as the rate grows. Nothing while the shortest round trip is measured again.
    *
    * The last frame may reach beyond it: else a path that needs three could be stuck with two.
    *
@@ -188,10 +187,11 @@ export class RateEstimator {
    */
   limitBytes(nowMs: number): number {
     if (this.#inFlightBytes > 0 && this.#isRoundTripOld(nowMs)) return 0;
+    const perMs = this.bytesPerSecond / 1000;
+    const slack = perMs * IN_FLIGHT_GAIN * IN_FLIGHT_SLACK_MS;
     const gain = this.isSaturated ? IN_FLIGHT_GAIN : IN_FLIGHT_GAIN_FIRST;
-    const perMs = (this.bytesPerSecond * gain) / 1000;
-    const slackBytes = Math.min(perMs * IN_FLIGHT_SLACK_MS, IN_FLIGHT_SLACK_BYTES_MAX);
-    const wanted = perMs * (this.#minRttMs ?? 0) + slackBytes;
+    const roundTrip = perMs * gain * (this.#minRttMs ?? 0);
+    const wanted = roundTrip + Math.min(slack, IN_FLIGHT_SLACK_BYTES_MAX);
     const least = this.bytesPerSecond > 0 ? IN_FLIGHT_BYTES_MIN : IN_FLIGHT_BYTES_FIRST;
     return Math.min(Math.max(wanted, least), IN_FLIGHT_BYTES_MAX);
   }

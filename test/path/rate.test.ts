@@ -130,6 +130,8 @@ describe('RateEstimator', () => {
   test('expects more of a path that never queued, or was not used for long', () => {
     const rate = new RateEstimator();
     const pipe = { bytesPerSecond: 1_000_000, rttMs: 10 };
+    // As a handshake tells it: without the time that a frame takes.
+    rate.onRoundTrip(pipe.rttMs, 0, { wasAlone: true });
     let { nowMs } = drive(rate, pipe, { fromMs: 0, forMs: 10, mostFrames: 1 });
     const measured = rate.bytesPerSecond;
     expect(rate.isSaturated).toBe(false);
