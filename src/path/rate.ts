@@ -45,7 +45,9 @@ export class RateEstimator {
   #inFlightBytes = 0;
   /** Frames sent before so much is delivered were sent by an idle sender. */
   #idleUntilBytes = 0;
+  /** The greatest sample of each span, and of all of them. */
   readonly #slots: number[] = [];
+  #bytesPerSecond = 0;
   #slotAtMs = Number.NEGATIVE_INFINITY;
   /** A round trip has passed when a frame is acked that was sent after so much was delivered. */
   #roundEndBytes = 0;
@@ -63,9 +65,7 @@ export class RateEstimator {
 
   /** Bytes per second that the path delivers; 0 as long as nothing is known. */
   get bytesPerSecond(): number {
-    let most = 0;
-    for (const rate of this.#slots) if (rate > most) most = rate;
-    return most;
+    return this.#bytesPerSecond;
   }
 
   /**
@@ -209,5 +209,7 @@ export class RateEstimator {
     } else if (rate > slots[slots.length - 1]!) {
       slots[slots.length - 1] = rate;
     }
+    this.#bytesPerSecond = 0;
+    for (const most of slots) this.#bytesPerSecond = Math.max(this.#bytesPerSecond, most);
   }
 }
