@@ -31,7 +31,7 @@ export class Flow {
     this.#network = network;
     this.#wrong = wrong;
     this.#isOrderedLane = network.random() < 0.4;
-    this.#total = 1 + Math.floor(network.random() * 90);
+    this.#total = 1 + Math.floor(network.random() * 80);
   }
 
   get isDone(): boolean {
