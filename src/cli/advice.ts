@@ -22,7 +22,10 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_(BATCH|FRAME)_|^ERR_MESSAGE|^ERR_WINDOW_EXCEEDED$/, PEER],
   [/^ERR_DIGEST$/, 'memory at the destination is not what was sent: do not use it'],
   [/^ERR_SESSION_JOINS$/, 'wrong proofs came from there: joins from there are refused for 30 s'],
-  [/^ERR_(SESSION|CONNECTION)_LIMIT$/, 'the other end has as many as it may have: wait, or look why'],
+  [
+    /^ERR_(SESSION|CONNECTION)_LIMIT$/,
+    'the other end has as many as it may have: wait, or look why',
+  ],
   [/^ERR_REFUSED_MORE$/, 'look who connects to this port, and keep them away with a firewall'],
   [/^ERR_SESSION_/, 'look at the log of the peer; it ended the session, or has one already'],
   [/^ERR_CONTROL_DIR$/, 'chmod 700 it, or name another one with PAGELANE_CONTROL_DIR'],
