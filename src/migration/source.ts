@@ -305,7 +305,10 @@ export class SourceStream extends MigrationStream {
     this.#applied = applied.digest;
     if (!applied.isApplied) {
       const guest = this.tally.phase === 'postcopy' ? 'unknown' : applied.guest;
-      this.#fail(new PagelaneError(applied.code, this.#refusalText(applied.message)), guest);
+      this.#fail(
+        new PagelaneError(applied.code, this.#withWayOn(`Destination: ${applied.message}`)),
+        guest,
+      );
       return;
     }
     if (applied.digest !== this.#digest.value) {
@@ -318,10 +321,13 @@ export class SourceStream extends MigrationStream {
     this.#settle('completed', 'destination');
   }
 
-  #refusalText(reason: string): string {
-    // A source QEMU without a return path took its own closing for success.
-    const hasStopped = this.#isEndQueued && !this.#reader.hasReturnPath;
-    return `Destination: ${reason}${hasStopped ? '; the source QEMU has stopped: "cont" there' : ''}`;
+  /** A source QEMU without a return path took its own closing for success. */
+  get #hasQemuStopped(): boolean {
+    return this.#isEndQueued && !this.#reader.hasReturnPath;
+  }
+
+  #withWayOn(text: string): string {
+    return this.#hasQemuStopped ? `${text}; the source QEMU has stopped: "cont" there` : text;
   }
 
   #noteSwitchoverEnd(): void {
@@ -400,7 +406,10 @@ export class SourceStream extends MigrationStream {
     }
     const cause =
       error ?? new PagelaneError('ERR_SESSION_CLOSED', 'The destination closed the session early');
-    this.#fail(this.tally.phase === 'postcopy' ? pausedError(cause.message) : cause, guest);
+    if (this.tally.phase === 'postcopy') this.#fail(pausedError(cause.message), guest);
+    else if (guest === 'source' && this.#hasQemuStopped) {
+      this.#fail(new PagelaneError(cause.code, this.#withWayOn(cause.message)), guest);
+    } else this.#fail(cause, guest);
   }
 
   /**

@@ -68,7 +68,7 @@ export async function clientTls(security: Security): Promise<ConnectionOptions |
 }
 
 /**
- * Gives the options of a TLS server. Session tickets are off: a path is never resumed.
+ * Gives the options of a TLS server. A path is never resumed: no ticket is of use.
  *
  * @returns Absent without TLS.
  * @throws {PathError} ERR_PATH_SECURITY If a file cannot be read, or is not what its name says.

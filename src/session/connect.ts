@@ -1,7 +1,6 @@
 import type { PathAddress, PathSpec } from '../address.ts';
 import { PathError, ProtocolError, RemoteError } from '../errors.ts';
 import { PATHS_MAX } from '../frame/limits.ts';
-import { WORN_BYTES } from './limits.ts';
 import { Opener } from './opener.ts';
 import { checkOptions, type SessionOptions } from './options.ts';
 import type { Session } from './session.ts';
@@ -49,7 +48,7 @@ export interface ConnectOptions extends SessionOptions {
  */
 export async function connectSession(options: ConnectOptions): Promise<Session> {
   const checked = checkOptions(options);
-  const { paths, find = [], signal, requireAllPaths = false, rekeyBytes = WORN_BYTES } = options;
+  const { paths, find = [], signal, requireAllPaths = false, rekeyBytes } = options;
   if (paths.length < 1 || paths.length > PATHS_MAX) {
     throw new RangeError(`A session has 1 to ${PATHS_MAX} paths, not ${paths.length}`);
   }

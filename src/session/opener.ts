@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
-import { formatHostPort, type PathAddress, type PathSpec } from '../address.ts';
+import { formatHostPort, type PathAddress, type PathSpec, parseHostPort } from '../address.ts';
 import { PagelaneError, PathError, RemoteError } from '../errors.ts';
 import { SESSION_ID_BYTES } from '../frame/limits.ts';
 import type { Offer } from '../frame/offer.ts';
@@ -17,7 +17,7 @@ import { type PathOpener, Session } from './session.ts';
 /** What an opener needs beside what both ends have. */
 export interface OpenerOptions extends CheckedOptions {
   readonly find: readonly PathSpec[];
-  readonly rekeyBytes: number;
+  readonly rekeyBytes: number | undefined;
 }
 
 /** A way to the peer that should be open: it is dialled again when its path is lost. */
@@ -123,10 +123,13 @@ export class Opener implements PathOpener {
     for (const message of notes) this.#events.add({ type: 'note', message });
     const named = new Set(this.#routes);
     for (const { addresses } of paths) {
-      const [isThere] = [...named].filter((route) => this.#leadsTo(route, addresses));
-      if (isThere === undefined) this.#redialLater(this.#addRoute(addresses));
-      else this.#keepNamed(isThere, addresses[0].maxBytesPerSecond);
-      if (isThere !== undefined) named.delete(isThere);
+      const found = [...named].find((route) => this.#leadsTo(route, addresses));
+      if (found === undefined) {
+        this.#redialLater(this.#addRoute(addresses));
+      } else {
+        named.delete(found);
+        this.#keepNamed(found, addresses[0].maxBytesPerSecond);
+      }
     }
     this.#unwanted = [...named];
   }
@@ -236,7 +239,7 @@ export class Opener implements PathOpener {
 
   #redialLater(route: Route): void {
     const delayMs = redialDelayMs(route.failures, Math.random());
-    this.#options.clock.after(delayMs, () => this.#redial(route), { keepsAlive: true });
+    this.#options.clock.after(delayMs, () => this.#redial(route));
   }
 
   async #redial(route: Route): Promise<void> {
@@ -324,11 +327,10 @@ export class Opener implements PathOpener {
   /** Whether a route is one of these, as it was named or as it came to be. */
   #leadsTo({ addresses: [named], pathId }: Route, addresses: readonly PathAddress[]): boolean {
     const report = this.session!.pathReports().find(({ id }) => id === pathId);
-    return addresses.some(({ host, port, local = '' }) => {
-      if (named!.host === host && named!.port === port && (named!.local ?? '') === local)
-        return true;
-      const isFrom = report?.local.startsWith(`${formatHostPort(local, 0).slice(0, -1)}`) === true;
-      return isFrom && report?.remote === formatHostPort(host, port);
+    const from = report && parseHostPort(report.local).host;
+    return addresses.some(({ host, port, local }) => {
+      const isNamed = named!.host === host && named!.port === port && named!.local === local;
+      return isNamed || (from === local && report?.remote === formatHostPort(host, port));
     });
   }
 

@@ -30,7 +30,7 @@ export interface SessionParts {
   /** How long the session waits for a path when it has none; milliseconds. */
   readonly resumeTimeoutMs: number;
   /** Bytes after which a path should get a new connection. @default 64 GiB */
-  readonly rekeyBytes?: number;
+  readonly rekeyBytes?: number | undefined;
   readonly clock: Clock;
   readonly events?: EventLog;
   /** Who opens paths; only clients have one. */
@@ -100,14 +100,8 @@ export class Session {
     const { clock, rekeyBytes = WORN_BYTES } = parts;
     const common = { clock, events: this.#events, rekeyBytes };
     this.#paths = new PathSet(this.#makeOwner(), common);
-    const isOf = (lane: OutboundLane) => (state: LaneState) => state.outbound === lane;
     this.#striper = new Striper(
-      {
-        lanes: this.#outbound,
-        onTaken: (lane) => {
-          this.#lanes.find(isOf(lane))!.isDrainDue = true;
-        },
-      },
+      { lanes: this.#outbound, onTaken: (lane) => this.#drainDue(lane) },
       { paths: this.#paths, clock },
     );
   }
@@ -221,7 +215,7 @@ export class Session {
    * connections. Never rejects; `ended` says whether it went well.
    */
   async close(): Promise<void> {
-    if (!this.#isOver && !(this.#isSettled && !this.isStalled)) await this.#waitForAcks();
+    if (!this.#isOver && !this.#canClose) await this.#waitForAcks();
     this.#finish(undefined, CLEAN);
     await this.#paths.allGone();
   }
@@ -241,6 +235,11 @@ export class Session {
 
   get #isSettled(): boolean {
     return this.#lanes.every(({ outbound }) => outbound.isSettled);
+  }
+
+  /** Whether the peer has all that was sent, and there is a path to tell it that this was all. */
+  get #canClose(): boolean {
+    return this.#isSettled && !this.isStalled;
   }
 
   #check(): void {
@@ -352,8 +351,7 @@ export class Session {
       state.isDrainDue = false;
       state.lane.onDrain?.();
     }
-    const isTold = this.#isSettled && !this.isStalled;
-    if (this.#onSettled.length > 0 && isTold) this.#wakeSettled();
+    if (this.#onSettled.length > 0 && this.#canClose) this.#wakeSettled();
   }
 
   #wakeSettled(): void {

@@ -149,6 +149,21 @@ test('lost when QEMU has closed, without a return path: unknown', async () => {
   expect(sent.fallbacks.join()).toContain('no return path');
 });
 
+test('lost before the last device state went, QEMU having closed: at the source, which stopped', async () => {
+  await using parts = await openRelay();
+  const { source, sourceQemu, sourceSession, destinationSession } = parts;
+  // Next to nothing goes: what comes last is held back.
+  sourceSession.setMaxBandwidth(1);
+  sourceQemu.write(smallStream({ hasReturnPath: false }));
+  sourceQemu.close();
+  const hasClosed = () => source.progress().phase === 'switchover' && parts.channel.isClosed;
+  await waitUntil('QEMU to have closed', hasClosed, { timeoutMs: BOUND_MS });
+  destinationSession.fail(LOST);
+  const { error, guest } = await source.result;
+  expect([error!.code, guest]).toEqual(['ERR_TEST', 'source']);
+  expect(error!.message).toMatch(/; the source QEMU has stopped: "cont" there$/);
+});
+
 /** A post-copy from its first page to some of its packaged state. */
 function postcopyStream(): Uint8Array {
   const builder = new StreamBuilder({ blocks: [{ name: 'pc.ram', pages: 4 }] }).header();
