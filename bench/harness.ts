@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
+import { ForeignLoad } from './support/foreign-load.ts';
 
 /** Minimum, median and maximum of a set of figures. */
 export interface Spread {
@@ -22,6 +23,10 @@ export interface TrialOptions {
   readonly isSmoke: boolean;
   /** Pairs of measurements. */
   readonly pairs: number;
+  /** Only the parts of the trial whose name has these words, joined by dashes. */
+  readonly only?: string | undefined;
+  /** What `avail-switchover-bandwidth` is multiplied by, where it is set. */
+  readonly switchoverFactor: number;
 }
 
 /** Figures of one measured run, by name: `totalMs`, `wireMB`… */
@@ -33,27 +38,78 @@ export interface Comparison {
   readonly peers: readonly Figures[];
 }
 
+/** Several transports' figures, in the order of their turns. */
+export type Turns<Name extends string> = Readonly<Record<Name, readonly Figures[]>>;
+
+export interface TurnOptions {
+  /** Begins with turns that do not count. @default true */
+  readonly warmUp?: boolean;
+  /** Hears of every run. */
+  readonly say?: (text: string) => void;
+}
+
+/* Chosen by us */
+
+/** Processors that other work may take beside turns that count. */
+const FOREIGN_LOAD_MAX = 0.3;
+
 /**
  * Measures ours and the peer's in turn, ABAB…, with `warmUp` after a pair that does not count.
- *
- * @param say Hears of every run.
  */
 export async function alternate(
   pairs: number,
   ours: () => Promise<Figures>,
   peer: () => Promise<Figures>,
-  { warmUp = true, say = console.error }: { warmUp?: boolean; say?: (text: string) => void } = {},
+  options: TurnOptions = {},
 ): Promise<Comparison> {
-  const all: { ours: Figures[]; peers: Figures[] } = { ours: [], peers: [] };
+  const turns = await takeTurns(pairs, { ours, peer }, options);
+  return { ours: turns.ours, peers: turns.peer };
+}
+
+/**
+ * Measures all contestants in turn, ABCABC…
+ *
+ * Turns beside which other processes took much of the machine are dropped and taken again, but no
+ * more of them than `pairs`: then those count too.
+ */
+export async function takeTurns<Name extends string>(
+  pairs: number,
+  contestants: Readonly<Record<Name, () => Promise<Figures>>>,
+  { warmUp = true, say = console.error }: TurnOptions = {},
+): Promise<Turns<Name>> {
+  const names = Object.keys(contestants) as Name[];
+  const empty: [Name, Figures[]][] = names.map((name) => [name, []]);
+  const turns = Object.fromEntries(empty) as Record<Name, Figures[]>;
+  const loads: number[] = [];
+  let dropsLeft = pairs > 1 ? pairs : 0;
   for (let pair = warmUp ? -1 : 0; pair < pairs; pair++) {
-    const our = await ours();
-    const their = await peer();
-    say(`  pair ${pair + 1}/${pairs}: ours ${formatFigures(our)} | peer ${formatFigures(their)}`);
+    const load = new ForeignLoad();
+    const turn: [Name, Figures][] = [];
+    for (const name of names) turn.push([name, await contestants[name]()]);
+    const processors = load.processors();
+    const isDropped = pair >= 0 && processors > FOREIGN_LOAD_MAX && dropsLeft > 0;
+    const texts = turn.map(([name, figures]) => `${name} ${formatFigures(figures)}`);
+    const note = isDropped ? ', dropped' : '';
+    say(
+      `  pair ${pair + 1}/${pairs}: ${texts.join(' | ')} (others ${processors.toFixed(2)}${note})`,
+    );
     if (pair < 0) continue;
-    all.ours.push(our);
-    all.peers.push(their);
+    if (isDropped) {
+      dropsLeft--;
+      pair--;
+      continue;
+    }
+    loads.push(processors);
+    for (const [name, figures] of turn) turns[name].push(figures);
   }
-  return all;
+  say(`  other processes took ${formatSpread(spread(loads))} processors beside what counts`);
+  return turns;
+}
+
+/** Whether a part of a trial was asked for, by some of the words of its name; all are, by none. */
+export function isChosen(part: string, { only }: Pick<TrialOptions, 'only'>): boolean {
+  const words = part.split('-');
+  return only === undefined || only.split('-').every((word) => words.includes(word));
 }
 
 /** Spread of ours ÷ peer's, pair by pair. */
@@ -95,7 +151,8 @@ export function stateComparison(
   ];
 }
 
-function digitsOf({ median }: Spread): number {
+/** Digits with which figures of that size are stated. */
+export function digitsOf({ median }: Spread): number {
   return median >= 100 ? 0 : 2;
 }
 

@@ -1,5 +1,6 @@
 /*
- * node .build/bench/main.js [trial…] [--smoke] [--pairs N]
+ * node .build/bench/main.js [trial…] [--smoke] [--pairs N] [--only PART]
+ *   [--switchover-factor F]
  *
  * Each trial runs in a process of its own, so that none warms up another.
  */
@@ -7,12 +8,17 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { describeMachine, type Trial } from './harness.ts';
+import { batchCompression } from './trials/batch-compression.ts';
+import { fastLink } from './trials/fast-link.ts';
+import { hostileMix } from './trials/hostile-mix.ts';
 import { hostilePeers } from './trials/hostile-peers.ts';
 import { kernels } from './trials/kernels.ts';
 import { loopbackPages } from './trials/loopback-pages.ts';
 import { memoryBound } from './trials/memory-bound.ts';
 import { onePath } from './trials/one-path.ts';
 import { realGuests } from './trials/real-guests.ts';
+import { resentPages } from './trials/resent-pages.ts';
+import { threads } from './trials/threads.ts';
 import { tlsCost } from './trials/tls-cost.ts';
 import { transportDelay } from './trials/transport-delay.ts';
 import { transportLive } from './trials/transport-live.ts';
@@ -23,6 +29,7 @@ import { twoPaths } from './trials/two-paths.ts';
 
 const TRIALS: readonly Trial[] = [
   kernels,
+  threads,
   loopbackPages,
   memoryBound,
   hostilePeers,
@@ -30,6 +37,10 @@ const TRIALS: readonly Trial[] = [
   twoPaths,
   tlsCost,
   realGuests,
+  batchCompression,
+  hostileMix,
+  fastLink,
+  resentPages,
   transportOnePath,
   transportPaths,
   transportLoss,
@@ -42,6 +53,8 @@ const { values, positionals } = parseArgs({
   options: {
     smoke: { type: 'boolean', default: false },
     pairs: { type: 'string', default: '5' },
+    only: { type: 'string' },
+    'switchover-factor': { type: 'string', default: '1' },
     inside: { type: 'boolean', default: false },
   },
 });
@@ -59,7 +72,11 @@ function find(name: string): Trial {
 if (values.inside) {
   const trial = chosen[0]!;
   const pairs = values.smoke ? 1 : Number(values.pairs);
-  for (const line of await trial.run({ isSmoke: values.smoke, pairs })) console.log(line);
+  const { smoke: isSmoke, only } = values;
+  const switchoverFactor = Number(values['switchover-factor']);
+  const lines = await trial.run({ isSmoke, pairs, only, switchoverFactor });
+  if (lines.length === 0) throw new Error(`${trial.name} has no part "${only}"`);
+  for (const line of lines) console.log(line);
 } else {
   console.log(describeMachine());
   let failed = 0;
@@ -67,6 +84,8 @@ if (values.inside) {
     console.log(`\n${trial.name}: ${trial.question}`);
     const words = [fileURLToPath(import.meta.url), trial.name, '--inside', '--pairs', values.pairs];
     if (values.smoke) words.push('--smoke');
+    if (values.only !== undefined) words.push('--only', values.only);
+    words.push('--switchover-factor', values['switchover-factor']);
     const { status } = spawnSync(process.execPath, words, { stdio: 'inherit' });
     if (status !== 0) failed++;
   }

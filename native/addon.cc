@@ -3,8 +3,11 @@
 #include "binding/batches.h"
 #include "binding/blocks.h"
 #include "binding/cutter.h"
+#include "binding/hashes.h"
 #include "binding/instance.h"
 #include "binding/kernels.h"
+#include "binding/stores.h"
+#include "binding/threads.h"
 
 namespace pagelane::binding {
 
@@ -14,13 +17,23 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   }
   exports.Set("features", Napi::Function::New<Features>(env, "features"));
   exports.Set("setThreads", Napi::Function::New<SetThreads>(env, "setThreads"));
+  exports.Set("usableProcessors",
+              Napi::Function::New<UsableProcessors>(env, "usableProcessors"));
   exports.Set("findZeroPages", Napi::Function::New<FindZeroPages>(env, "findZeroPages"));
+  exports.Set("isFillPage", Napi::Function::New<IsFillPage>(env, "isFillPage"));
+  exports.Set("encodeDelta", Napi::Function::New<EncodeDelta>(env, "encodeDelta"));
+  exports.Set("applyDelta", Napi::Function::New<ApplyDelta>(env, "applyDelta"));
+  exports.Set("findFeatures", Napi::Function::New<FindFeatures>(env, "findFeatures"));
   exports.Set("hash64", Napi::Function::New<Hash64>(env, "hash64"));
   exports.Set("RamCutter", RamCutter::Define(env));
   exports.Set("BlockTable", BlockTable::Define(env));
+  exports.Set("PageStore", PageStore::Define(env));
+  exports.Set("StoreIndex", StoreIndex::Define(env));
+  exports.Set("PageHashes", PageHashes::Define(env));
   exports.Set("encodeBatch", Napi::Function::New<EncodeBatch>(env, "encodeBatch"));
   exports.Set("inspectBatch", Napi::Function::New<InspectBatch>(env, "inspectBatch"));
   exports.Set("decodeBatch", Napi::Function::New<DecodeBatch>(env, "decodeBatch"));
+  exports.Set("comparePages", Napi::Function::New<ComparePages>(env, "comparePages"));
   return exports;
 }
 

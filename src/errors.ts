@@ -64,6 +64,17 @@ export class EndpointError extends PagelaneError {
   }
 }
 
+/** The system refuses the threads for page contents: their number, processors or priority. */
+export class ThreadError extends PagelaneError {
+  /** The system's number for the reason, above 0: 13 is EACCES. */
+  readonly errno: number;
+
+  constructor(code: string, message: string, errno: number, cause?: unknown) {
+    super(code, message, { cause });
+    this.errno = errno;
+  }
+}
+
 /** The other side failed and told us why. */
 export class RemoteError extends PagelaneError {
   readonly side: Side;

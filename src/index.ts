@@ -48,6 +48,7 @@ export {
   RemoteError,
   type Side,
   StreamError,
+  ThreadError,
 } from './errors.ts';
 export { PATHS_MAX } from './frame/limits.ts';
 export { DestinationStream } from './migration/destination.ts';
@@ -58,17 +59,23 @@ export type {
   PathFacts,
   Phase,
   Progress,
+  ResentFacts,
+  StoreFacts,
 } from './migration/progress.ts';
+export { sumOf } from './migration/progress.ts';
 export {
+  type AcceptOptions,
   connect,
   listen,
   MigrationListener,
   MigrationSession,
-  type ThreadOptions,
 } from './migration/session.ts';
 export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';
 export type { CodecName } from './page/codec-choice.ts';
+export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';
+export { type MappedMemory, type VerifiedFacts, VerifyError } from './page/loaded-memory.ts';
+export { checkCpuSet, type ThreadOptions } from './page/threads.ts';
 export { createKeyFile, readKeyFile } from './path/key-file.ts';
 export type { PathReport } from './path/path.ts';
 export type { Security } from './path/secure.ts';
@@ -77,4 +84,11 @@ export type { SessionEvent } from './session/events.ts';
 export type { ListenOptions } from './session/listener.ts';
 export type { SessionOptions } from './session/options.ts';
 export { QemuChannel, QemuListener } from './stream/endpoint.ts';
-export { formatBytes, formatDuration, formatRate, parseDuration, parseRate } from './units.ts';
+export {
+  formatBytes,
+  formatDuration,
+  formatRate,
+  parseDuration,
+  parseRate,
+  parseSize,
+} from './units.ts';

@@ -27,13 +27,38 @@ export type CutStop = (typeof CutStop)[keyof typeof CutStop];
 export const Codec = { None: 0, Lz4: 1, Zstd: 2 } as const;
 export type Codec = (typeof Codec)[keyof typeof Codec];
 
-/** Bytes in front of the literals of a slot: room for frame header, batch header and map. */
-export const SLOT_ROOM_BYTES: number = 66 * 1024;
+/** Bytes in front of the contents of a slot: room for frame and batch header, map, references. */
+export const SLOT_ROOM_BYTES: number = 76 * 1024;
 
 /** Bytes in front of a decoded batch that the writer may use for what it puts before it. */
 export const DECODED_ROOM_BYTES: number = 1024;
 
-/** Fields of the Int32Array that `RamCutter.seal` and `encodeBatch` fill. */
+/** Most numbers of batches in a stream. */
+export const BATCHES_MAX: number = 2 ** 31 - 2;
+
+/** Fields of the Int32Array that tells `encodeBatch` what to do. */
+export const Order = {
+  codec: 0,
+  /** LZ4: acceleration 1..65537. zstd: level -131072..22. */
+  level: 1,
+  /** Number of the batch in its stream, from 0. */
+  number: 2,
+  /** All batches with a lower number are acknowledged; at most `number`. */
+  base: 3,
+  /** Sum of `OrderFlag`. */
+  flags: 4,
+  count: 5,
+} as const;
+
+/** What else `encodeBatch` may do with a store. */
+export const OrderFlag = {
+  /** Pages that are new to the store are kept there. */
+  Keeps: 1,
+  /** Similar pages of the store help to compress (zstd only). */
+  FindsSimilar: 2,
+} as const;
+
+/** Fields of the Int32Array that `RamCutter.seal` fills. */
 export const Sealed = {
   /** Offset in the slot of the batch's first byte (its header; the map and literals follow). */
   start: 0,
@@ -44,8 +69,10 @@ export const Sealed = {
   rawPages: 4,
   blankPages: 5,
   foreignPages: 6,
-  literalBytes: 7,
-  count: 8,
+  /** Pages that repeat one word of 8 bytes. */
+  fillPages: 7,
+  literalBytes: 8,
+  count: 9,
 } as const;
 
 /** Fields of the Int32Array that `encodeBatch` fills. */
@@ -56,7 +83,15 @@ export const Encoded = {
   end: 2,
   /** Codec that was used. */
   codec: 3,
-  count: 4,
+  /** References and contents, before they were compressed. */
+  literalBytes: 4,
+  /** Pages that the store has as they are, and as they were. */
+  samePages: 5,
+  deltaPages: 6,
+  deltaBytes: 7,
+  /** Pages that were sent before. */
+  againPages: 8,
+  count: 9,
 } as const;
 
 /** Fields of the Int32Array that `inspectBatch` and `decodeBatch` fill. */
@@ -85,7 +120,27 @@ export const Decoded = {
   entryBlock: 11,
   pages: 12,
   zeroPages: 13,
-  count: 14,
+  fillPages: 14,
+  samePages: 15,
+  deltaPages: 16,
+  /** Place of the batch in its stream: `Order`. */
+  number: 17,
+  base: 18,
+  count: 19,
+} as const;
+
+/** Fields of the Float64Array that `comparePages` fills. */
+export const Compared = {
+  /** Pages that were compared, and those of them that differ. */
+  pages: 0,
+  differing: 1,
+  /** Pages whose contents never were known here: not decoded, or in an encoding of QEMU's. */
+  unknown: 2,
+  /** The first page that differs, if any does. */
+  firstDiffering: 3,
+  /** Why the file could not be read: an errno, or -1 if it ended early; 0 if it was. */
+  error: 4,
+  count: 5,
 } as const;
 
 /**
@@ -132,6 +187,19 @@ export interface RamCutter {
   seal(sealed: Int32Array): void;
   /** Forgets which pages the epoch holds. */
   beginEpoch(): void;
+  /**
+   * Says whether pages that keep changing may be held from now on, so that only their last version
+   * is sent. At most 1 MiB is held. A record of QEMU's own encoding ends it for good.
+   */
+  setHolding(mayHold: boolean): void;
+  /** Pages that are held. */
+  heldPages(): number;
+  /**
+   * Puts the pages that are held into the batch, inside a section.
+   *
+   * @returns `CutStop`: Input when none is held any more; BatchFull or PageAgain as `cut`.
+   */
+  release(): number;
   /** Bytes of a record that has begun in an earlier chunk and is not understood. */
   takeHeld(): Uint8Array;
   /** True while a record is held in part. */
@@ -143,20 +211,62 @@ export interface RamCutter {
 /** RAM blocks as the decoder knows them: checks page indexes, writes names. */
 export interface BlockTable {
   setBlocks(names: readonly string[], usedBytes: Float64Array): void;
+  /** Gives the pages batches may refer to. @throws {RangeError} If its pages differ in size. */
+  setStore(store: PageStore): void;
+  /** Has every decoded page noted. @throws {RangeError} If the pages differ in size. */
+  setHashes(hashes: PageHashes): void;
 }
+
+/** The hash of every guest page as it was decoded last. */
+export interface PageHashes {
+  readonly [hashesBrand]: true;
+}
+declare const hashesBrand: unique symbol;
+
+/** Pages that the destination keeps for its source. */
+export interface PageStore {
+  readonly [storeBrand]: 'destination';
+}
+
+/** What the source knows of the pages that both ends keep. */
+export interface StoreIndex {
+  readonly [storeBrand]: 'source';
+}
+declare const storeBrand: unique symbol;
 
 /** Everything the C++ addon exports. Arguments are checked there, not here. */
 export interface Native {
-  /** Which zero-page kernel was chosen, which others run here, and the libraries linked in. */
+  /** Which kernels were chosen, which others run here, and the libraries linked in. */
   features(): {
     zeroPage: string;
     zeroPageVariants: string[];
+    fillPage: string;
+    fillPageVariants: string[];
+    delta: string;
+    deltaVariants: string[];
+    similarity: string;
+    similarityVariants: string[];
+    hash: string;
+    hashVariants: string[];
     lz4: string;
     zstd: string;
     xxhash: string;
   };
-  /** Sets the number of worker threads, 1..256. Grows at once; shrinks when threads are idle. */
-  setThreads(count: number): void;
+  /**
+   * Sets the number of worker threads, and where they run. More start at once; fewer remain when
+   * those too many are idle. Another `cpuSet` or `priority` replaces all of them: the call waits
+   * until each has done the batch it is at.
+   *
+   * @param count 1..256.
+   * @param cpuSet Processors they run on, 0..8191; those of this thread if absent.
+   * @param priority Their nice value, -20..19; that of this thread if absent.
+   * @throws {Error} With `errno`, and `code` `ERR_THREAD_CPU_SET` or `ERR_THREAD_PRIORITY` if the
+   *   system refuses it: then nothing has changed. `ERR_THREAD` if a thread could not be started:
+   *   then there are fewer.
+   */
+  setThreads(count: number, cpuSet?: Uint32Array, priority?: number): void;
+  /** Processors that this thread may use, ascending. */
+  usableProcessors(): number[];
   /**
    * Marks the all-zero pages of `pages`.
    *
@@ -173,26 +283,67 @@ export interface Native {
     bitmap: Uint32Array,
     variant?: string,
   ): number;
-  /** XXH3_64 of `bytes`. */
-  hash64(bytes: Uint8Array, seed: bigint): bigint;
+  /** Tells whether a page, a multiple of 64 bytes, is its first 8 bytes repeated. */
+  isFillPage(page: Uint8Array, variant?: string): boolean;
+  /**
+   * Encodes `page` as its difference from `base`, both of one size: a multiple of 64 bytes.
+   * native/kernel/delta.h has the format.
+   *
+   * @returns Bytes written to `out`, 0 if the pages are equal, -1 if `out` is too small.
+   */
+  encodeDelta(base: Uint8Array, page: Uint8Array, out: Uint8Array, variant?: string): number;
+  /**
+   * Applies a delta from the wire to `page`, which holds the base.
+   *
+   * @returns False if the delta is malformed; then `page` may have any content.
+   */
+  applyDelta(delta: Uint8Array, page: Uint8Array): boolean;
+  /**
+   * Finds the features by which similar pages are found; native/kernel/similarity.h says how.
+   *
+   * @param features Receives 4.
+   */
+  findFeatures(page: Uint8Array, features: Uint32Array, variant?: string): void;
+  /** XXH3_64 of `bytes`; all of `features().hashVariants` give the same. */
+  hash64(bytes: Uint8Array, seed: bigint, variant?: string): bigint;
   RamCutter: new (pageBits: number) => RamCutter;
   BlockTable: new (pageBits: number, hasFooter: boolean, sectionId: number) => BlockTable;
+  /** `slotCount` pages, all zero. Memory is taken as they are used. */
+  PageStore: new (
+    pageBits: number,
+    slotCount: number,
+  ) => PageStore;
+  /** An index of as many slots, all empty, for the pages of the blocks. */
+  StoreIndex: new (
+    names: readonly string[],
+    usedBytes: Float64Array,
+    pageBits: number,
+    slotCount: number,
+  ) => StoreIndex;
+  /** Room for the pages of the blocks: what is in none is not noted. */
+  PageHashes: new (
+    names: readonly string[],
+    usedBytes: Float64Array,
+    pageBits: number,
+  ) => PageHashes;
   /**
-   * Completes a sealed batch: checksum, and literals compressed as a whole.
+   * Completes a sealed batch: pages that the store has are referred to, literals are compressed as
+   * a whole, and a checksum is made of what the receiver will have decoded.
    *
-   * `slot[start, end)` is what `seal` left. With a codec, `out` (as large as `slot`) gets the batch
-   * at the same distance from its room; if that is not smaller, the batch stays uncompressed in
-   * `slot`. Neither may be touched until the promise settles.
+   * `slot[start, end)` is what `seal` left; all of the slot is changed. With a codec, `out` (as
+   * large as `slot`) gets the batch if that makes it smaller; else it stays uncompressed in `slot`.
+   * Neither may be touched until the promise settles.
    *
-   * @param level LZ4: acceleration 1..65537. zstd: level -131072..22.
+   * @param order `Order`.
+   * @param store What the receiver has, if anything may be referred to.
    * @param encoded Receives `Encoded` before the promise resolves.
    */
   encodeBatch(
     slot: Uint8Array,
     start: number,
     end: number,
-    codec: Codec,
-    level: number,
+    order: Int32Array,
+    store: StoreIndex | undefined,
     out: Uint8Array,
     encoded: Int32Array,
   ): Promise<void>;
@@ -213,6 +364,20 @@ export interface Native {
     batch: Uint8Array,
     output: Uint8Array,
     decoded: Int32Array,
+  ): Promise<void>;
+  /**
+   * Compares pages of a block with what `file`, a descriptor, has where they are, counted from the
+   * file's beginning. The descriptor must stay open until the promise settles.
+   *
+   * @param compared Receives `Compared` before the promise resolves.
+   */
+  comparePages(
+    hashes: PageHashes,
+    file: number,
+    block: number,
+    firstPage: number,
+    pageCount: number,
+    compared: Float64Array,
   ): Promise<void>;
 }
 

@@ -60,6 +60,33 @@ export function parseDuration(text: string): number {
   return Number(match[1]) * DURATION_UNITS_MS[match[2]!]!;
 }
 
+const SIZE_UNITS_BYTES: Readonly<Record<string, number>> = {
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KiB,
+  MiB,
+  GiB,
+  TiB: 1024 * GiB,
+};
+
+/**
+ * Reads a number of bytes as it is written on a command line: `512MiB`, `2GiB`, `4GB`.
+ *
+ * @returns Whole bytes, >= 1.
+ * @throws {SyntaxError} If the text is not a number with one of these units, is less than a byte,
+ *   or more than a number counts.
+ */
+export function parseSize(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$/.exec(text);
+  const bytes = match && Math.round(Number(match[1]) * SIZE_UNITS_BYTES[match[2]!]!);
+  if (bytes === null || bytes < 1 || !Number.isSafeInteger(bytes)) {
+    throw new SyntaxError(`Cannot read size "${text}": expected for example 512MiB, 2GiB, 4GB`);
+  }
+  return bytes;
+}
+
 const RATE_UNITS_BYTES: Readonly<Record<string, number>> = {
   kbit: 1e3 / 8,
   mbit: 1e6 / 8,

@@ -11,7 +11,7 @@ const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
  */
 const ALLOWED: Record<string, readonly string[]> = {
   frame: ['root'],
-  page: ['root'],
+  page: ['root', 'frame/sequence-set'],
   stream: ['root', 'page/block'],
   path: ['root', 'frame'],
   session: ['root', 'frame', 'path'],
@@ -38,6 +38,7 @@ const PURE = [
   'session/redial',
   'session/scheduler',
   'page/codec-choice',
+  'page/cpu-set',
   'stream/format',
   'stream/return-path',
 ];

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { formatRate, parseRate } from '../src/units.ts';
+import { formatRate, parseRate, parseSize } from '../src/units.ts';
 
 describe('parseRate()', () => {
   test.each([
@@ -41,6 +41,41 @@ describe('parseRate()', () => {
         fc.constantFrom('kbit', 'mbit', 'gbit', 'KB', 'MB', 'GB', 'KiB', 'MiB', 'GiB'),
         (amount, unit) => {
           expect(Number.isSafeInteger(parseRate(`${amount.toFixed(3)}${unit}`))).toBe(true);
+        },
+      ),
+    );
+  });
+});
+
+describe('parseSize()', () => {
+  test.each([
+    ['1KB', 1000],
+    ['4GB', 4_000_000_000],
+    ['1KiB', 1024],
+    ['512MiB', 536_870_912],
+    ['2GiB', 2_147_483_648],
+    ['1.5GiB', 1_610_612_736],
+    ['0.5TB', 500_000_000_000],
+    ['1TiB', 1_099_511_627_776],
+  ])('%s is %i bytes', (text, bytes) => {
+    expect(parseSize(text)).toBe(bytes);
+  });
+
+  test.each([
+    ...['', '1', '0', 'off', '1B', '1kb', '1Gib', '1gb', '-1GiB', '.5GiB', '1e3MB', '1 MB', 'GiB'],
+    ...['0MiB', '0.0KB', '0.0001KB', '99999999TiB', `${'9'.repeat(400)}MB`],
+  ])('refuses "%s"', (text) => {
+    expect(() => parseSize(text)).toThrow(SyntaxError);
+    expect(() => parseSize(text)).toThrow(`Cannot read size "${text}": expected for example`);
+  });
+
+  test('returns whole bytes', () => {
+    fc.assert(
+      fc.property(
+        fc.double({ min: 0.01, max: 8000, noNaN: true }),
+        fc.constantFrom('KB', 'MB', 'GB', 'TB', 'KiB', 'MiB', 'GiB', 'TiB'),
+        (amount, unit) => {
+          expect(Number.isSafeInteger(parseSize(`${amount.toFixed(3)}${unit}`))).toBe(true);
         },
       ),
     );

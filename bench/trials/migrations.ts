@@ -38,40 +38,75 @@ export async function measure(
   network: LabNetwork,
   transport: Transport,
 ): Promise<Figures> {
-  await using source = await start(what, network.source, false);
-  await using destination = await start(what, network.destination, true);
+  return withGuests(what, { network }, async (pair) => {
+    let before = 0;
+    const beforeStart = async (): Promise<void> => {
+      await warmFreeMemory();
+      before = await wireBytes(network);
+    };
+    const report = await transport(pair, { beforeStart });
+    const after = await wireBytes(network);
+    await checkGuest(pair);
+    return {
+      totalMs: report.elapsedMs,
+      downtimeMs: report.pausedMs,
+      wireMB: (after - before) / 1e6,
+    };
+  });
+}
+
+/** Where guests run and how large they are. */
+export interface GuestPlaces {
+  /** @default this process's own namespace */
+  readonly network?: LabNetwork;
+  /** Memory of a workload's guest. @default 512 */
+  readonly memoryMiB?: number;
+}
+
+/** Starts a guest at work and one that waits for it, and ends both afterwards. */
+export async function withGuests<T>(
+  what: Subject,
+  places: GuestPlaces,
+  use: (pair: Pair) => Promise<T>,
+): Promise<T> {
+  await using source = await start(what, places, 'source');
+  await using destination = await start(what, places, 'destination');
   await source.waitFor(/READY/, BOOT_TIMEOUT_MS);
   await source.waitForCounter(4, BOOT_TIMEOUT_MS);
   await sleep(SETTLE_MS);
-  let before = 0;
-  const beforeStart = async (): Promise<void> => {
-    await warmFreeMemory();
-    before = await wireBytes(network);
-  };
-  const report = await transport({ source, destination }, { beforeStart });
-  const after = await wireBytes(network);
+  return await use({ source, destination });
+}
+
+/** Checks that the guest is at work at the destination, and content. */
+export async function checkGuest({ source, destination }: Pair): Promise<void> {
   await destination.waitForCounter(source.counter() + 1, 30_000);
   const complaints = destination.complaints();
   if (complaints.length > 0) throw new Error(`Guest complains: ${complaints.join('; ')}`);
-  return {
-    totalMs: report.elapsedMs,
-    downtimeMs: report.pausedMs,
-    wireMB: (after - before) / 1e6,
-  };
 }
 
-async function start(what: Subject, namespace: string, isIncoming: boolean) {
-  const place = { namespace, isIncoming, isPreallocated: true };
+async function start(
+  what: Subject,
+  { network, memoryMiB = 512 }: GuestPlaces,
+  end: 'source' | 'destination',
+) {
+  const place = {
+    ...(network && { namespace: network[end] }),
+    isIncoming: end === 'destination',
+    isPreallocated: true,
+  };
   if (typeof what === 'string') return startRealisticGuest(what, place);
-  return startGuest({ ...place, workload: what, memoryMiB: 512 });
+  return startGuest({ ...place, workload: what, memoryMiB });
 }
 
 /**
  * Tells QEMU what the links carry. It would measure by the bytes that pagelane takes, before they
  * are compressed, and stop the guest as soon as those that are left would fit into 300 ms.
+ *
+ * @param factor How many times that: as pages are compressed, the links carry more of them.
  */
-export function knownBandwidth(network: LabNetwork, rateMbit: number): QmpObject {
-  return { 'avail-switchover-bandwidth': (network.paths.length * rateMbit * 1e6) / 8 };
+export function knownBandwidth(network: LabNetwork, rateMbit: number, factor = 1): QmpObject {
+  const bytesPerSecond = (network.paths.length * rateMbit * 1e6) / 8;
+  return { 'avail-switchover-bandwidth': Math.round(bytesPerSecond * factor) };
 }
 
 /**
@@ -79,7 +114,7 @@ export function knownBandwidth(network: LabNetwork, rateMbit: number): QmpObject
  * it frees, the first touch of a page costs ten times as much: a migration would measure little
  * else. For the same reason the memory of both guests is touched before.
  */
-async function warmFreeMemory(): Promise<void> {
+export async function warmFreeMemory(): Promise<void> {
   await run(['dd', 'if=/dev/zero', 'of=/dev/null', `bs=${WARMED_MIB}M`, 'count=1', 'status=none']);
 }
 
@@ -94,9 +129,20 @@ export function throughPagelane(
   return async (pair, settings) => {
     await using migration = new PagelaneMigration({ network, ...options });
     const report = await migration.migrate(pair, { ...settings, parameters });
-    await migration.results();
+    await checkResults(migration);
     return report;
   };
+}
+
+/** Waits for both ends' results, and checks that what was applied is what was sent. */
+export async function checkResults(migration: PagelaneMigration) {
+  const results = await migration.results();
+  for (const { side, outcome, digest } of [results.source, results.destination]) {
+    if (outcome !== 'completed' || digest.equal !== true) {
+      throw new Error(`${side}: ${outcome}, digests ${JSON.stringify(digest)}`);
+    }
+  }
+  return results;
 }
 
 async function wireBytes(network: LabNetwork): Promise<number> {

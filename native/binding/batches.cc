@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "binding/arguments.h"
 #include "binding/blocks.h"
 #include "binding/instance.h"
 #include "binding/results.h"
+#include "binding/stores.h"
 #include "kernel/batch.h"
 #include "kernel/limits.h"
 
@@ -34,29 +36,38 @@ bool Overlap(std::span<const std::uint8_t> a, std::span<const std::uint8_t> b) n
 
 class EncodeTask final : public Task {
  public:
-  EncodeTask(Instance& instance, std::span<std::uint8_t> batch, std::size_t start,
-             kernel::Codec codec, int level, std::uint8_t* out) noexcept
-      : Task(instance), batch_(batch), start_(start), codec_(codec), level_(level), out_(out) {}
+  EncodeTask(Instance& instance, std::span<std::uint8_t> slot, std::size_t start,
+             std::size_t end, const kernel::EncodeOptions& options,
+             std::shared_ptr<kernel::StoreIndex> store, std::uint8_t* out) noexcept
+      : Task(instance),
+        slot_(slot),
+        start_(start),
+        end_(end),
+        options_(options),
+        store_(std::move(store)),
+        out_(out) {
+    options_.store = store_.get();
+  }
 
  private:
   void Work(kernel::Scratch& scratch) noexcept override {
-    fault_ = kernel::EncodeBatch(batch_, codec_, level_, out_, scratch, &encoded_);
+    fault_ = kernel::EncodeBatch(slot_, start_, end_, options_, out_, scratch, &encoded_);
   }
 
   napi_value Result(napi_env env) noexcept override {
     if (fault_) {
       return MakeFaultError(env, fault_, "encode batch");
     }
-    WriteLate(env, pinned(env, 0), kEncodedCount, [this](std::span<std::int32_t> target) {
-      WriteEncoded(encoded_, start_, target);
-    });
+    WriteLate(env, pinned(env, 0), kEncodedCount,
+              [this](std::span<std::int32_t> target) { WriteEncoded(encoded_, target); });
     return nullptr;
   }
 
-  const std::span<std::uint8_t> batch_;
+  const std::span<std::uint8_t> slot_;
   const std::size_t start_;
-  const kernel::Codec codec_;
-  const int level_;
+  const std::size_t end_;
+  kernel::EncodeOptions options_;
+  const std::shared_ptr<kernel::StoreIndex> store_;
   std::uint8_t* const out_;
   kernel::Fault fault_;
   kernel::EncodedBatch encoded_;
@@ -68,7 +79,9 @@ class DecodeTask final : public Task {
              std::span<std::uint8_t> output) noexcept
       : Task(instance),
         blocks_(table.blocks()),
-        target_{blocks_.get(), table.has_footer(), table.section_id()},
+        store_(table.store()),
+        hashes_(table.hashes()),
+        target_(table.target()),
         batch_(batch),
         output_(output) {}
 
@@ -87,6 +100,8 @@ class DecodeTask final : public Task {
   }
 
   const std::shared_ptr<const kernel::BlockTable> blocks_;
+  const std::shared_ptr<kernel::PageStore> store_;
+  const std::shared_ptr<kernel::PageHashes> hashes_;
   const kernel::Target target_;
   const std::span<const std::uint8_t> batch_;
   const std::span<std::uint8_t> output_;
@@ -94,23 +109,33 @@ class DecodeTask final : public Task {
   kernel::DecodedBatch decoded_;
 };
 
-/// Pins the arguments with the given indexes, and launches.
-template <std::size_t kCount>
-Napi::Value PinAndLaunch(const Napi::CallbackInfo& info, Task* task,
-                         const std::size_t (&indexes)[kCount]) noexcept {
-  napi_env env = info.Env();
-  if (task == nullptr) {
-    ThrowError(env, "ERR_OUT_OF_MEMORY", "Cannot start task: out of memory");
-    return info.Env().Undefined();
+std::int32_t CheckOrder(Arguments& arguments, std::span<const std::int32_t> order,
+                        std::size_t index, const char* name, std::int64_t min,
+                        std::int64_t max) noexcept {
+  if (order[index] < min || order[index] > max) {
+    arguments.WrongRange("order's \"%s\" must be %lld to %lld: is %d", name,
+                         static_cast<long long>(min), static_cast<long long>(max), order[index]);
+    return 0;
   }
-  for (const std::size_t index : indexes) {
-    if (!task->Pin(env, info[index])) {
-      Task::Drop(env, task);
-      return info.Env().Undefined();
-    }
-  }
-  const napi_value promise = Task::Launch(env, task);
-  return promise == nullptr ? info.Env().Undefined() : Napi::Value(env, promise);
+  return order[index];
+}
+
+/// The fields of `Order` in src/native.ts.
+kernel::EncodeOptions ReadOrder(Arguments& arguments,
+                                std::span<const std::int32_t> order) noexcept {
+  constexpr std::int64_t kNumberMax = kernel::kBatchNumberMax;
+  kernel::EncodeOptions options;
+  options.codec = static_cast<kernel::Codec>(CheckOrder(arguments, order, 0, "codec", 0, 2));
+  const kernel::LevelRange levels = kernel::LevelsOf(options.codec);
+  options.level = CheckOrder(arguments, order, 1, "level", levels.min, levels.max);
+  options.place.number = static_cast<std::uint32_t>(
+      CheckOrder(arguments, order, 2, "number", 0, kNumberMax));
+  options.place.base = static_cast<std::uint32_t>(
+      CheckOrder(arguments, order, 3, "base", 0, options.place.number));
+  const std::int32_t flags = CheckOrder(arguments, order, 4, "flags", 0, 3);
+  options.keeps = (flags & 1) != 0;
+  options.finds_similar = (flags & 2) != 0;
+  return options;
 }
 
 }  // namespace
@@ -121,12 +146,21 @@ Napi::Value EncodeBatch(const Napi::CallbackInfo& info) {
   const std::int64_t end =
       arguments.Integer(2, "end", 0, static_cast<std::int64_t>(slot.size()));
   const std::int64_t start = arguments.Integer(1, "start", 0, end);
-  const auto codec = static_cast<kernel::Codec>(arguments.Integer(3, "codec", 0, 2));
-  const kernel::LevelRange levels = kernel::LevelsOf(codec);
-  const auto level = static_cast<int>(arguments.Integer(4, "level", levels.min, levels.max));
+  const std::span<std::int32_t> order = arguments.Int32s(3, "order", kOrderCount);
+  const StoreIndex* store = nullptr;
+  if (!info[4].IsUndefined()) {
+    store = StoreIndex::From(info.Env(), info[4]);
+    if (store == nullptr) {
+      arguments.WrongType("store", "a StoreIndex");
+    }
+  }
   const std::span<std::uint8_t> out = arguments.LastingBytes(5, "out");
   arguments.Int32s(6, "encoded", kEncodedCount);
-  if (codec != kernel::Codec::kNone && !arguments.is_wrong()) {
+  kernel::EncodeOptions options;
+  if (!arguments.is_wrong()) {
+    options = ReadOrder(arguments, order);
+  }
+  if (options.codec != kernel::Codec::kNone && !arguments.is_wrong()) {
     arguments.Require(out.size() >= static_cast<std::size_t>(end),
                       "\"out\" must be as large as \"slot\"");
     arguments.Require(!Overlap(slot, out), "\"out\" must not overlap \"slot\"");
@@ -134,10 +168,10 @@ Napi::Value EncodeBatch(const Napi::CallbackInfo& info) {
   if (arguments.is_wrong()) {
     return info.Env().Undefined();
   }
-  const auto at = static_cast<std::size_t>(start);
   auto* task = new (std::nothrow)
-      EncodeTask(Instance::Of(info.Env()), slot.subspan(at, static_cast<std::size_t>(end) - at),
-                 at, codec, level, codec == kernel::Codec::kNone ? nullptr : out.data() + at);
+      EncodeTask(Instance::Of(info.Env()), slot, static_cast<std::size_t>(start),
+                 static_cast<std::size_t>(end), options,
+                 store == nullptr ? nullptr : store->index(), out.data());
   return PinAndLaunch(info, task, {6, 0, 5});
 }
 
@@ -153,8 +187,8 @@ Napi::Value InspectBatch(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   kernel::DecodedBatch decoded;
-  const kernel::Target blocks{table->blocks().get(), table->has_footer(), table->section_id()};
-  const kernel::Fault fault = kernel::InspectHead(blocks, batch, batch.size(), &decoded);
+  const kernel::Fault fault =
+      kernel::InspectHead(table->target(), batch, batch.size(), &decoded);
   if (fault) {
     napi_throw(info.Env(), MakeFaultError(info.Env(), fault, "decode batch"));
   } else {

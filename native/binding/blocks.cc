@@ -4,6 +4,9 @@
 #include <utility>
 #include <vector>
 
+#include "binding/hashes.h"
+#include "binding/stores.h"
+#include "binding/tags.h"
 #include "kernel/limits.h"
 
 namespace pagelane::binding {
@@ -99,19 +102,15 @@ std::unique_ptr<kernel::BlockTable> ReadBlocks(Arguments& arguments, std::uint32
 }
 
 Napi::Function BlockTable::Define(napi_env env) {
-  return DefineClass(env, "BlockTable", {InstanceMethod<&BlockTable::SetBlocks>("setBlocks")});
+  return DefineClass(env, "BlockTable", {
+                                               InstanceMethod<&BlockTable::SetBlocks>("setBlocks"),
+                                               InstanceMethod<&BlockTable::SetStore>("setStore"),
+                                               InstanceMethod<&BlockTable::SetHashes>("setHashes"),
+                                           });
 }
 
 BlockTable* BlockTable::From(napi_env env, napi_value value) noexcept {
-  napi_valuetype type = napi_undefined;
-  bool is_table = false;
-  void* table = nullptr;
-  if (napi_typeof(env, value, &type) != napi_ok || type != napi_object ||
-      napi_check_object_type_tag(env, value, &kTag, &is_table) != napi_ok || !is_table ||
-      napi_unwrap(env, value, &table) != napi_ok) {
-    return nullptr;
-  }
-  return static_cast<BlockTable*>(table);
+  return Untag<BlockTable>(env, value, kTag);
 }
 
 BlockTable::BlockTable(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BlockTable>(info) {
@@ -133,6 +132,36 @@ Napi::Value BlockTable::SetBlocks(const Napi::CallbackInfo& info) {
   Arguments arguments(info, "set blocks");
   if (auto blocks = ReadBlocks(arguments, page_bits_)) {
     blocks_ = std::move(blocks);
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value BlockTable::SetStore(const Napi::CallbackInfo& info) {
+  Arguments arguments(info, "set store");
+  const PageStore* store = PageStore::From(info.Env(), info[0]);
+  if (store == nullptr) {
+    arguments.WrongType("store", "a PageStore");
+    return info.Env().Undefined();
+  }
+  arguments.Require(store->store()->page_bytes() == std::size_t{1} << page_bits_,
+                    "\"store\" must have pages of as many bytes");
+  if (!arguments.is_wrong()) {
+    store_ = store->store();
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value BlockTable::SetHashes(const Napi::CallbackInfo& info) {
+  Arguments arguments(info, "set hashes");
+  const PageHashes* hashes = PageHashes::From(info.Env(), info[0]);
+  if (hashes == nullptr) {
+    arguments.WrongType("hashes", "a PageHashes");
+    return info.Env().Undefined();
+  }
+  arguments.Require(hashes->hashes()->page_bytes() == std::size_t{1} << page_bits_,
+                    "\"hashes\" must have pages of as many bytes");
+  if (!arguments.is_wrong()) {
+    hashes_ = hashes->hashes();
   }
   return info.Env().Undefined();
 }

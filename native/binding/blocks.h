@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "binding/arguments.h"
+#include "kernel/batch.h"
 #include "kernel/block_table.h"
 
 namespace pagelane::binding {
@@ -24,13 +25,21 @@ class BlockTable : public Napi::ObjectWrap<BlockTable> {
   explicit BlockTable(const Napi::CallbackInfo& info);
 
   const std::shared_ptr<const kernel::BlockTable>& blocks() const noexcept { return blocks_; }
-  bool has_footer() const noexcept { return has_footer_; }
-  std::uint32_t section_id() const noexcept { return section_id_; }
+  const std::shared_ptr<kernel::PageStore>& store() const noexcept { return store_; }
+  const std::shared_ptr<kernel::PageHashes>& hashes() const noexcept { return hashes_; }
+  /// All of it, as the decoder takes it.
+  kernel::Target target() const noexcept {
+    return {blocks_.get(), store_.get(), has_footer_, section_id_, hashes_.get()};
+  }
 
  private:
   Napi::Value SetBlocks(const Napi::CallbackInfo& info);
+  Napi::Value SetStore(const Napi::CallbackInfo& info);
+  Napi::Value SetHashes(const Napi::CallbackInfo& info);
 
   std::shared_ptr<const kernel::BlockTable> blocks_;
+  std::shared_ptr<kernel::PageStore> store_;
+  std::shared_ptr<kernel::PageHashes> hashes_;
   std::uint32_t page_bits_ = 0;
   bool has_footer_ = false;
   std::uint32_t section_id_ = 0;

@@ -31,6 +31,9 @@ Napi::Function RamCutter::Define(napi_env env) {
                          InstanceMethod<&RamCutter::Seal>("seal"),
                          InstanceMethod<&RamCutter::BeginEpoch>("beginEpoch"),
                          InstanceMethod<&RamCutter::TakeHeld>("takeHeld"),
+                         InstanceMethod<&RamCutter::SetHolding>("setHolding"),
+                         InstanceMethod<&RamCutter::HeldPages>("heldPages"),
+                         InstanceMethod<&RamCutter::Release>("release"),
                          InstanceMethod<&RamCutter::IsInsideRecord>("isInsideRecord"),
                          InstanceMethod<&RamCutter::LastBlock>("lastBlock"),
                      });
@@ -189,6 +192,26 @@ Napi::Value RamCutter::TakeHeld(const Napi::CallbackInfo& info) {
   }
   cutter_->ForgetHeld();
   return Napi::Value(info.Env(), array);
+}
+
+Napi::Value RamCutter::SetHolding(const Napi::CallbackInfo& info) {
+  Arguments arguments(info, "set state");
+  const bool may_hold = arguments.Boolean(0, "mayHold");
+  if (!arguments.is_wrong()) {
+    cutter_->SetHolding(may_hold);
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value RamCutter::HeldPages(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(cutter_->held_page_count()));
+}
+
+Napi::Value RamCutter::Release(const Napi::CallbackInfo& info) {
+  if (!HasSlot(info.Env())) {
+    return info.Env().Undefined();
+  }
+  return Napi::Number::New(info.Env(), static_cast<double>(cutter_->Release()));
 }
 
 Napi::Value RamCutter::IsInsideRecord(const Napi::CallbackInfo& info) {

@@ -1,11 +1,12 @@
 #pragma once
 
-#include <node_api.h>
+#include <napi.h>
 
 #include <array>
 #include <cstddef>
 #include <mutex>
 
+#include "binding/arguments.h"
 #include "kernel/thread_pool.h"
 
 namespace pagelane::binding {
@@ -87,5 +88,24 @@ class Task : public kernel::Job {
   std::size_t pin_count_ = 0;
   Task* next_finished_ = nullptr;
 };
+
+/// Pins the arguments with the given indexes, and launches; `task` is null if there was no memory.
+template <std::size_t kCount>
+Napi::Value PinAndLaunch(const Napi::CallbackInfo& info, Task* task,
+                         const std::size_t (&indexes)[kCount]) noexcept {
+  napi_env env = info.Env();
+  if (task == nullptr) {
+    ThrowError(env, "ERR_OUT_OF_MEMORY", "Cannot start task: out of memory");
+    return info.Env().Undefined();
+  }
+  for (const std::size_t index : indexes) {
+    if (!task->Pin(env, info[index])) {
+      Task::Drop(env, task);
+      return info.Env().Undefined();
+    }
+  }
+  const napi_value promise = Task::Launch(env, task);
+  return promise == nullptr ? info.Env().Undefined() : Napi::Value(env, promise);
+}
 
 }  // namespace pagelane::binding

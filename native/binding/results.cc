@@ -22,6 +22,8 @@ const char* CodeOf(kernel::FaultCode code) noexcept {
       return "ERR_BATCH_CODEC";
     case kernel::FaultCode::kChecksum:
       return "ERR_BATCH_CHECKSUM";
+    case kernel::FaultCode::kReference:
+      return "ERR_BATCH_REFERENCE";
     case kernel::FaultCode::kOutput:
       return "ERR_BATCH_OUTPUT";
     case kernel::FaultCode::kNoMemory:
@@ -53,15 +55,20 @@ void WriteSealed(const kernel::SealedBatch& sealed, std::span<std::int32_t> targ
   target[4] = Narrow(sealed.raw_pages);
   target[5] = Narrow(sealed.blank_pages);
   target[6] = Narrow(sealed.foreign_pages);
-  target[7] = Narrow(sealed.literal_bytes);
+  target[7] = Narrow(sealed.fill_pages);
+  target[8] = Narrow(sealed.literal_bytes);
 }
 
-void WriteEncoded(const kernel::EncodedBatch& encoded, std::size_t start,
-                  std::span<std::int32_t> target) noexcept {
+void WriteEncoded(const kernel::EncodedBatch& encoded, std::span<std::int32_t> target) noexcept {
   target[0] = encoded.is_in_out ? 1 : 0;
-  target[1] = Narrow(start);
-  target[2] = Narrow(start + encoded.batch_bytes);
+  target[1] = Narrow(encoded.start);
+  target[2] = Narrow(encoded.end);
   target[3] = static_cast<std::int32_t>(encoded.codec);
+  target[4] = Narrow(encoded.literal_bytes);
+  target[5] = Narrow(encoded.same_pages);
+  target[6] = Narrow(encoded.delta_pages);
+  target[7] = Narrow(encoded.delta_bytes);
+  target[8] = Narrow(encoded.again_pages);
 }
 
 void WriteDecoded(const kernel::DecodedBatch& decoded, std::span<std::int32_t> target) noexcept {
@@ -79,6 +86,11 @@ void WriteDecoded(const kernel::DecodedBatch& decoded, std::span<std::int32_t> t
   target[11] = decoded.entry_block;
   target[12] = Narrow(decoded.pages);
   target[13] = Narrow(decoded.zero_pages);
+  target[14] = Narrow(decoded.fill_pages);
+  target[15] = Narrow(decoded.same_pages);
+  target[16] = Narrow(decoded.delta_pages);
+  target[17] = Narrow(decoded.number);
+  target[18] = Narrow(decoded.base);
 }
 
 napi_value MakeFaultError(napi_env env, const kernel::Fault& fault, const char* task) noexcept {

@@ -11,18 +11,24 @@ namespace {
 
 constexpr std::size_t kEntriesMax = kMapBytesMax / kMapEntryBytes;
 
+/// Entries of a sealed map: the encoder may split every page off its run, and names a prefix.
+constexpr std::size_t SealedEntriesMax(std::uint64_t body_pages_max) noexcept {
+  return kEntriesMax - static_cast<std::size_t>(body_pages_max) - kPrefixEntriesMax;
+}
+
 }  // namespace
 
 BatchBuilder::BatchBuilder(std::uint32_t page_bits) noexcept
     : page_bits_(page_bits),
       page_bytes_(std::size_t{1} << page_bits),
       body_pages_max_(kBodyBytesMax >> page_bits),
+      entries_max_(SealedEntriesMax(body_pages_max_)),
       map_(new (std::nothrow) MapEntry[kEntriesMax]) {}
 
 void BatchBuilder::Begin(std::uint8_t* slot, std::size_t slot_bytes) noexcept {
   assert(slot_bytes >= SlotBytesMin());
   slot_ = slot;
-  literal_bytes_max_ = std::min<std::uint64_t>(slot_bytes - kSlotRoomBytes, kLiteralBytesMax);
+  literal_bytes_max_ = std::min<std::uint64_t>(slot_bytes - kSlotRoomBytes, kContentBytesMax);
   entry_count_ = 0;
   body_pages_ = 0;
   sealed_ = SealedBatch{};
@@ -63,6 +69,24 @@ void BatchBuilder::AddRaw(std::uint16_t block, std::uint64_t page, bool names_bl
   body_pages_++;
 }
 
+void BatchBuilder::AddFill(std::uint16_t block, std::uint64_t page, bool names_block,
+                           std::uint64_t word) noexcept {
+  assert(FitsBody(kFillBytes));
+  std::uint8_t* end = slot_ + kSlotRoomBytes + sealed_.literal_bytes;
+  const bool repeats_word = ExtendsRun(EntryKind::kFill, block, page, names_block) &&
+                            LoadLe<std::uint64_t>(end - kFillBytes) == word;
+  if (repeats_word) {
+    sealed_.pages++;
+    map_[entry_count_ - 1].count++;
+  } else {
+    StoreLe(end, word);
+    sealed_.literal_bytes += kFillBytes;
+    BeginRun(EntryKind::kFill, block, page, names_block, 0);
+  }
+  sealed_.fill_pages++;
+  body_pages_++;
+}
+
 void BatchBuilder::AddForeign(EntryKind kind, std::uint16_t block, std::uint64_t page,
                               bool names_block, const std::uint8_t* bytes,
                               std::uint16_t byte_count) noexcept {
@@ -74,17 +98,30 @@ void BatchBuilder::AddForeign(EntryKind kind, std::uint16_t block, std::uint64_t
   body_pages_++;
 }
 
+/// Whether a page belongs to the run that was begun last.
+bool BatchBuilder::ExtendsRun(EntryKind kind, std::uint16_t block, std::uint64_t page,
+                              bool names_block) const noexcept {
+  if (entry_count_ == 0 || names_block || IsForeignKind(kind)) {
+    return false;
+  }
+  const MapEntry& last = map_[entry_count_ - 1];
+  return last.kind == kind && last.block == block && last.count < kRunPagesMax &&
+         last.first_page + last.count == page;
+}
+
 void BatchBuilder::AddPage(EntryKind kind, std::uint16_t block, std::uint64_t page,
                            bool names_block, std::uint16_t length) noexcept {
-  sealed_.pages++;
-  if (entry_count_ > 0 && !names_block && !IsForeignKind(kind)) {
-    MapEntry& last = map_[entry_count_ - 1];
-    if (last.kind == kind && last.block == block && last.count < kRunPagesMax &&
-        last.first_page + last.count == page) {
-      last.count++;
-      return;
-    }
+  if (ExtendsRun(kind, block, page, names_block)) {
+    sealed_.pages++;
+    map_[entry_count_ - 1].count++;
+  } else {
+    BeginRun(kind, block, page, names_block, length);
   }
+}
+
+void BatchBuilder::BeginRun(EntryKind kind, std::uint16_t block, std::uint64_t page,
+                            bool names_block, std::uint16_t length) noexcept {
+  sealed_.pages++;
   MapEntry& entry = map_[entry_count_++];
   entry.kind = kind;
   entry.flags = names_block ? kEntryNamesBlock : 0;

@@ -18,6 +18,7 @@ struct SealedBatch {
   std::uint32_t raw_pages = 0;
   std::uint32_t blank_pages = 0;
   std::uint32_t foreign_pages = 0;
+  std::uint32_t fill_pages = 0;
   std::uint32_t literal_bytes = 0;
 };
 
@@ -51,7 +52,7 @@ class BatchBuilder {
 
   /// Whether another map entry fits. A page that extends the last run needs none, but that is
   /// left out of the question: it keeps one rule for all records.
-  bool FitsEntry() const noexcept { return entry_count_ < kMapBytesMax / kMapEntryBytes; }
+  bool FitsEntry() const noexcept { return entry_count_ < entries_max_; }
   bool FitsZero() const noexcept { return FitsEntry() && sealed_.zero_pages < kZeroPagesMax; }
   /// Whether a raw, blank or foreign page with `literal_bytes` of literals fits.
   bool FitsBody(std::uint64_t literal_bytes) const noexcept {
@@ -64,6 +65,9 @@ class BatchBuilder {
   void AddBlank(std::uint16_t block, std::uint64_t page, bool names_block) noexcept;
   void AddRaw(std::uint16_t block, std::uint64_t page, bool names_block,
               const std::uint8_t* bytes) noexcept;
+  /// word: what the page repeats.
+  void AddFill(std::uint16_t block, std::uint64_t page, bool names_block,
+               std::uint64_t word) noexcept;
   void AddForeign(EntryKind kind, std::uint16_t block, std::uint64_t page, bool names_block,
                   const std::uint8_t* bytes, std::uint16_t byte_count) noexcept;
 
@@ -71,12 +75,17 @@ class BatchBuilder {
   SealedBatch Seal() noexcept;
 
  private:
+  bool ExtendsRun(EntryKind kind, std::uint16_t block, std::uint64_t page,
+                  bool names_block) const noexcept;
+  void BeginRun(EntryKind kind, std::uint16_t block, std::uint64_t page, bool names_block,
+                std::uint16_t length) noexcept;
   void AddPage(EntryKind kind, std::uint16_t block, std::uint64_t page, bool names_block,
                std::uint16_t length) noexcept;
 
   const std::uint32_t page_bits_;
   const std::size_t page_bytes_;
   const std::uint64_t body_pages_max_;
+  const std::size_t entries_max_;
   std::unique_ptr<MapEntry[]> map_;
 
   std::uint8_t* slot_ = nullptr;

@@ -1,29 +1,24 @@
 #include <cstring>
-#include <new>
 
 #include "kernel/batch.h"
-#include "kernel/hash.h"
+#include "kernel/batch_rewrite.h"
 #include "kernel/limits.h"
 
 namespace pagelane::kernel {
 
 namespace {
 
-std::uint8_t* Reserve(std::unique_ptr<std::uint8_t[]>& bytes, std::size_t count) noexcept {
-  if (bytes == nullptr) {
-    bytes.reset(new (std::nothrow) std::uint8_t[count]);
-  }
-  return bytes.get();
-}
-
-/// Checks what the sizes below rely on; the rest of a sealed batch is our own.
+/// Checks what the sizes below rely on: the slot was within the script's reach since it was sealed.
 Fault CheckSealed(const BatchHeader& header, std::size_t batch_bytes) noexcept {
+  if (header.page_bits < kPageBitsMin || header.page_bits > kPageBitsMax) {
+    return {FaultCode::kHeader, "page bits must be <=", kPageBitsMax, header.page_bits};
+  }
   if (header.map_bytes > kMapBytesMax || header.map_bytes % kMapEntryBytes != 0) {
     return {FaultCode::kHeader, "map bytes must be whole entries, at most", kMapBytesMax,
             header.map_bytes};
   }
-  if (header.literal_bytes > kLiteralBytesMax) {
-    return {FaultCode::kHeader, "literal bytes must be <=", kLiteralBytesMax,
+  if (header.literal_bytes > kContentBytesMax) {
+    return {FaultCode::kHeader, "literal bytes must be <=", kContentBytesMax,
             header.literal_bytes};
   }
   const std::uint64_t wanted =
@@ -34,62 +29,94 @@ Fault CheckSealed(const BatchHeader& header, std::size_t batch_bytes) noexcept {
   return {};
 }
 
+/* Chosen by us */
+/// zstd goes through what it cannot compress as fast as it reads, up to this level.
+constexpr int kProbedLevelMin = 4;
+constexpr std::size_t kProbes = 8;
+constexpr std::size_t kProbeBytes = 4096;
+constexpr int kProbeAcceleration = 4;
+
+/// Whether a slow level would be wasted: pieces from all over the literals do not shrink by LZ4.
+///
+/// out: as many bytes as all the pieces.
+bool IsIncompressible(std::span<const std::uint8_t> literals, const EncodeOptions& options,
+                      std::uint8_t* out, Compressor& compressor) noexcept {
+  if (options.codec != Codec::kZstd || options.level < kProbedLevelMin ||
+      literals.size() < 2 * kProbes * kProbeBytes) {
+    return false;
+  }
+  const std::size_t step = literals.size() / kProbes;
+  for (std::size_t i = 0; i < kProbes; i++) {
+    const auto piece = literals.subspan(i * step, kProbeBytes);
+    const std::size_t smaller = kProbeBytes - kProbeBytes / 32;
+    if (compressor.Compress(Codec::kLz4, kProbeAcceleration, piece, {}, {out, smaller}) > 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/// Compresses the literals of the batch in `slot` into `out`, at the same distance from its room.
+void CompressInto(std::span<std::uint8_t> slot, const EncodeOptions& options,
+                  std::span<const std::uint8_t> prefix, std::uint8_t* out,
+                  Compressor& compressor, EncodedBatch* encoded) noexcept {
+  const std::uint8_t* head = slot.data() + encoded->start;
+  BatchHeader header = BatchHeader::Load(head);
+  const std::size_t head_bytes = kBatchHeaderBytes + header.map_bytes;
+  const std::span<const std::uint8_t> literals(head + head_bytes, header.literal_bytes);
+  if (literals.size() < 2 ||
+      IsIncompressible(literals, options, out + encoded->start, compressor)) {
+    return;
+  }
+  const std::size_t wire_bytes = compressor.Compress(
+      options.codec, options.level, literals, prefix,
+      {out + encoded->start + head_bytes, literals.size() - 1});
+  if (wire_bytes == 0) {
+    return;
+  }
+  std::memcpy(out + encoded->start, head, head_bytes);
+  header.codec = static_cast<std::uint8_t>(options.codec);
+  header.wire_bytes = static_cast<std::uint32_t>(wire_bytes);
+  header.Store(out + encoded->start);
+  encoded->is_in_out = true;
+  encoded->codec = options.codec;
+  encoded->end = encoded->start + head_bytes + wire_bytes;
+}
+
 }  // namespace
 
-std::uint8_t* Scratch::Head() noexcept {
-  return Reserve(head_, kBatchHeaderBytes + kMapBytesMax);
-}
-
-std::uint8_t* Scratch::Literals() noexcept {
-  return Reserve(literals_, kLiteralBytesMax);
-}
-
-std::uint64_t BatchChecksum(const std::uint8_t* header, std::span<const std::uint8_t> map,
-                            std::span<const std::uint8_t> literals) noexcept {
-  // The codec is the carrier's business: a batch keeps its checksum when it is encoded anew.
-  std::uint8_t neutral[kHeaderSummedBytes];
-  std::memcpy(neutral, header, sizeof neutral);
-  neutral[1] = 0;
-  StoreLe<std::uint32_t>(neutral + 16, 0);
-  const std::uint64_t literal_hash = Hash64(literals.data(), literals.size(), 0);
-  const std::uint64_t header_hash = Hash64(neutral, sizeof neutral, literal_hash);
-  return Hash64(map.data(), map.size(), header_hash);
-}
-
-Fault EncodeBatch(std::span<std::uint8_t> batch, Codec codec, int level, std::uint8_t* out,
-                  Scratch& scratch, EncodedBatch* encoded) noexcept {
-  if (batch.size() < kBatchHeaderBytes) {
+Fault EncodeBatch(std::span<std::uint8_t> slot, std::size_t start, std::size_t end,
+                  const EncodeOptions& options, std::uint8_t* out, Scratch& scratch,
+                  EncodedBatch* encoded) noexcept {
+  if (end - start < kBatchHeaderBytes) {
     return {FaultCode::kHeader, "sealed batch must have bytes, at least", kBatchHeaderBytes,
-            batch.size()};
+            end - start};
   }
-  BatchHeader header = BatchHeader::Load(batch.data());
-  if (const Fault fault = CheckSealed(header, batch.size())) {
+  const BatchHeader header = BatchHeader::Load(slot.data() + start);
+  if (const Fault fault = CheckSealed(header, end - start)) {
     return fault;
   }
-  const std::size_t head_bytes = kBatchHeaderBytes + header.map_bytes;
-  const std::span<const std::uint8_t> literals(batch.data() + head_bytes, header.literal_bytes);
-  header.codec = static_cast<std::uint8_t>(Codec::kNone);
-  header.wire_bytes = header.literal_bytes;
-  header.Store(batch.data());
-  header.checksum = BatchChecksum(
-      batch.data(), {batch.data() + kBatchHeaderBytes, header.map_bytes}, literals);
-  header.Store(batch.data());
-  *encoded = {false, Codec::kNone, batch.size()};
-
-  if (codec == Codec::kNone || literals.size() < 2) {
-    return {};
+  if (start + kBatchHeaderBytes + header.map_bytes != kSlotRoomBytes) {
+    return {FaultCode::kHeader, "contents of a sealed batch must begin at", kSlotRoomBytes,
+            start + kBatchHeaderBytes + header.map_bytes};
   }
-  const std::size_t wire_bytes =
-      scratch.compressor().Compress(codec, level, literals.data(), literals.size(),
-                                    out + head_bytes, literals.size() - 1);
-  if (wire_bytes == 0) {
-    return {};
+  const std::size_t page_bytes = std::size_t{1} << header.page_bits;
+  if (options.store != nullptr && options.store->pages().page_bytes() != page_bytes) {
+    return {FaultCode::kHeader, "bytes of a page must be those of the store,",
+            options.store->pages().page_bytes(), page_bytes};
   }
-  header.codec = static_cast<std::uint8_t>(codec);
-  header.wire_bytes = static_cast<std::uint32_t>(wire_bytes);
-  std::memcpy(out, batch.data(), head_bytes);
-  header.Store(out);
-  *encoded = {true, codec, head_bytes + wire_bytes};
+  EncodeRoom* room = scratch.Encoding();
+  std::uint8_t* prefix = options.codec == Codec::kZstd ? scratch.Prefix() : nullptr;
+  if (room == nullptr || (prefix == nullptr && options.codec == Codec::kZstd)) {
+    return {FaultCode::kNoMemory, "bytes needed:", sizeof(EncodeRoom) + kPrefixBytesMax, 0};
+  }
+  BatchRewrite rewrite(slot, start, options, *room, prefix);
+  if (const Fault fault = rewrite.Run(encoded)) {
+    return fault;
+  }
+  if (options.codec != Codec::kNone) {
+    CompressInto(slot, options, rewrite.prefix(), out, scratch.compressor(), encoded);
+  }
   return {};
 }
 

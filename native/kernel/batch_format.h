@@ -10,10 +10,14 @@ namespace pagelane::kernel {
 /* Fixed by the protocol: docs/protocol.md, section 7 */
 
 inline constexpr std::uint8_t kBatchMessage = 4;
-inline constexpr std::size_t kBatchHeaderBytes = 32;
+inline constexpr std::size_t kBatchHeaderBytes = 40;
 inline constexpr std::size_t kMapEntryBytes = 16;
 /// Bytes of the header that the checksum covers.
-inline constexpr std::size_t kHeaderSummedBytes = 24;
+inline constexpr std::size_t kHeaderSummedBytes = 32;
+/// A slot of the page store, as the references of a batch name it.
+inline constexpr std::size_t kReferenceBytes = 4;
+/// What a run of fill pages repeats.
+inline constexpr std::size_t kFillBytes = 8;
 
 inline constexpr std::uint8_t kHeaderInside = 1;
 inline constexpr std::uint8_t kHeaderHasLastBlock = 8;
@@ -22,29 +26,47 @@ inline constexpr std::uint8_t kHeaderHasLastBlock = 8;
 enum class EntryKind : std::uint8_t {
   kSectionBegin = 0x01,
   kSectionEnd = 0x02,
+  kPrefix = 0x03,
   kZero = 0x10,
   kRaw = 0x11,
   kBlank = 0x12,
   kXbzrle = 0x13,
   kCompress = 0x14,
+  kFill = 0x15,
+  kSame = 0x16,
+  kDelta = 0x17,
 };
 
 /// The first record of the entry names its block even if the last one was of the same.
 inline constexpr std::uint8_t kEntryNamesBlock = 1;
+/// The receiver keeps the entry's pages in its store, one slot after another.
+inline constexpr std::uint8_t kEntryKeeps = 2;
 
 constexpr bool IsPageKind(EntryKind kind) noexcept {
   return kind >= EntryKind::kZero;
 }
 
 constexpr bool IsForeignKind(EntryKind kind) noexcept {
-  return kind >= EntryKind::kXbzrle;
+  return kind == EntryKind::kXbzrle || kind == EntryKind::kCompress;
+}
+
+/// Whether the pages of an entry may be kept.
+constexpr bool IsKeepableKind(EntryKind kind) noexcept {
+  return kind == EntryKind::kRaw || kind == EntryKind::kDelta;
+}
+
+/// References that an entry takes: the slot its pages are like, and the slot they are kept in.
+constexpr std::size_t ReferencesOf(EntryKind kind, std::uint8_t flags) noexcept {
+  const bool refers = kind == EntryKind::kSame || kind == EntryKind::kDelta;
+  return (refers ? 1U : 0U) + ((flags & kEntryKeeps) != 0 ? 1U : 0U);
 }
 
 /// The header of a batch.
 ///
 ///    0  u8 4             1  u8 codec          2  u8 flags        3  u8 page bits
 ///    4  u16 last block   6  u16 zero          8  u32 map bytes  12  u32 literal bytes, decoded
-///   16  u32 literal bytes on the wire        20  u32 page count 24  u64 checksum
+///   16  u32 literal bytes on the wire        20  u32 page count 24  u32 number
+///   28  u32 base                             32  u64 checksum
 struct BatchHeader {
   std::uint8_t codec = 0;
   std::uint8_t flags = 0;
@@ -54,6 +76,8 @@ struct BatchHeader {
   std::uint32_t literal_bytes = 0;
   std::uint32_t wire_bytes = 0;
   std::uint32_t page_count = 0;
+  std::uint32_t number = 0;
+  std::uint32_t base = 0;
   std::uint64_t checksum = 0;
 
   static BatchHeader Load(const std::uint8_t* bytes) noexcept {
@@ -66,7 +90,9 @@ struct BatchHeader {
     header.literal_bytes = LoadLe<std::uint32_t>(bytes + 12);
     header.wire_bytes = LoadLe<std::uint32_t>(bytes + 16);
     header.page_count = LoadLe<std::uint32_t>(bytes + 20);
-    header.checksum = LoadLe<std::uint64_t>(bytes + 24);
+    header.number = LoadLe<std::uint32_t>(bytes + 24);
+    header.base = LoadLe<std::uint32_t>(bytes + 28);
+    header.checksum = LoadLe<std::uint64_t>(bytes + 32);
     return header;
   }
 
@@ -81,7 +107,9 @@ struct BatchHeader {
     StoreLe<std::uint32_t>(bytes + 12, literal_bytes);
     StoreLe<std::uint32_t>(bytes + 16, wire_bytes);
     StoreLe<std::uint32_t>(bytes + 20, page_count);
-    StoreLe<std::uint64_t>(bytes + 24, checksum);
+    StoreLe<std::uint32_t>(bytes + 24, number);
+    StoreLe<std::uint32_t>(bytes + 28, base);
+    StoreLe<std::uint64_t>(bytes + 32, checksum);
   }
 };
 
@@ -116,5 +144,29 @@ struct MapEntry {
     StoreLe<std::uint64_t>(bytes + 8, first_page);
   }
 };
+
+/// Bytes of contents that an entry takes; references are not counted.
+constexpr std::size_t ContentBytesOf(const MapEntry& entry, std::size_t page_bytes) noexcept {
+  switch (entry.kind) {
+    case EntryKind::kRaw:
+      return entry.count * page_bytes;
+    case EntryKind::kFill:
+      return kFillBytes;
+    case EntryKind::kXbzrle:
+    case EntryKind::kCompress:
+    case EntryKind::kDelta:
+      return entry.length;
+    default:
+      return 0;
+  }
+}
+
+/// Writes a page that repeats the word at `word`.
+inline void FillPage(const std::uint8_t* word, std::uint8_t* page,
+                     std::size_t page_bytes) noexcept {
+  for (std::size_t at = 0; at < page_bytes; at += kFillBytes) {
+    std::memcpy(page + at, word, kFillBytes);
+  }
+}
 
 }  // namespace pagelane::kernel

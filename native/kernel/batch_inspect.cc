@@ -53,6 +53,12 @@ Fault CheckHeader(const Target& target, std::span<const std::uint8_t> head,
 
 /// Checks the sizes of the literals against each other and against the bytes that are there.
 Fault CheckSizes(const BatchHeader& header, std::size_t batch_bytes) noexcept {
+  if (header.number > kBatchNumberMax) {
+    return {FaultCode::kHeader, "number must be <=", kBatchNumberMax, header.number};
+  }
+  if (header.base > header.number) {
+    return {FaultCode::kReference, "base must be <=", header.number, header.base};
+  }
   if (header.literal_bytes > kLiteralBytesMax) {
     return {FaultCode::kLiterals, "literal bytes must be <=", kLiteralBytesMax,
             header.literal_bytes};
@@ -89,7 +95,7 @@ class MapWalk {
   Fault Walk(const std::uint8_t* map, std::size_t map_bytes) noexcept {
     for (std::size_t at = 0; at < map_bytes; at += kMapEntryBytes) {
       const MapEntry entry = MapEntry::Load(map + at);
-      const Fault fault = IsPageKind(entry.kind) ? TakePages(entry) : TakeMark(entry);
+      const Fault fault = Take(entry);
       if (fault) {
         return fault;
       }
@@ -111,6 +117,29 @@ class MapWalk {
   }
 
  private:
+  Fault Take(const MapEntry& entry) noexcept {
+    if (entry.kind == EntryKind::kPrefix) {
+      return TakePrefix(entry);
+    }
+    return IsPageKind(entry.kind) ? TakePages(entry) : TakeMark(entry);
+  }
+
+  /// Pages of the store that the literals were compressed with.
+  Fault TakePrefix(const MapEntry& entry) noexcept {
+    if (entry.flags != 0 || entry.block != 0 || entry.length != 0) {
+      return {FaultCode::kMap, "fields of a prefix must be", 0, 1};
+    }
+    if (entry.count == 0) {
+      return {FaultCode::kMap, "pages of a prefix must be >=", 1, 0};
+    }
+    prefix_pages_ += entry.count;
+    const std::uint64_t pages_max = kPrefixBytesMax >> blocks_.page_bits();
+    if (prefix_pages_ > pages_max) {
+      return {FaultCode::kMap, "pages of all prefixes must be <=", pages_max, prefix_pages_};
+    }
+    return CheckSlots(target_, entry.first_page, entry.count);
+  }
+
   Fault TakeMark(const MapEntry& entry) noexcept {
     const bool is_begin = entry.kind == EntryKind::kSectionBegin;
     if (!is_begin && entry.kind != EntryKind::kSectionEnd) {
@@ -135,16 +164,18 @@ class MapWalk {
   }
 
   Fault CheckPages(const MapEntry& entry) const noexcept {
-    if (entry.kind > EntryKind::kCompress) {
+    if (entry.kind > EntryKind::kDelta) {
       return {FaultCode::kMap, "entry kind must be <=",
-              static_cast<std::uint64_t>(EntryKind::kCompress),
+              static_cast<std::uint64_t>(EntryKind::kDelta),
               static_cast<std::uint64_t>(entry.kind)};
     }
     if (!is_inside_) {
       return {FaultCode::kMap, "sections open before a page must be", 1, 0};
     }
-    if (entry.flags > kEntryNamesBlock) {
-      return {FaultCode::kMap, "entry flags must be <=", kEntryNamesBlock, entry.flags};
+    const std::uint8_t flags_max =
+        kEntryNamesBlock | (IsKeepableKind(entry.kind) ? kEntryKeeps : 0);
+    if (entry.flags > flags_max) {
+      return {FaultCode::kMap, "entry flags must be <=", flags_max, entry.flags};
     }
     if (entry.block >= blocks_.count()) {
       return {FaultCode::kPageIndex, "block must be <", blocks_.count(), entry.block};
@@ -164,23 +195,25 @@ class MapWalk {
   }
 
   Fault CheckLength(const MapEntry& entry) const noexcept {
-    if (!IsForeignKind(entry.kind)) {
-      return entry.length == 0
-                 ? Fault{}
-                 : Fault{FaultCode::kMap, "record bytes of a run must be", 0, entry.length};
+    std::uint64_t min = 0;
+    std::uint64_t max = 0;
+    if (entry.kind == EntryKind::kXbzrle) {
+      min = kXbzrleHeadBytes;
+      max = min + blocks_.page_bytes();
+    } else if (entry.kind == EntryKind::kCompress) {
+      min = kCompressHeadBytes;
+      max = min + CompressBound(blocks_.page_bytes());
+    } else if (entry.kind == EntryKind::kDelta) {
+      max = blocks_.page_bytes() - 1;
     }
-    if (entry.count != 1) {
-      return {FaultCode::kMap, "pages of a foreign record must be", 1, entry.count};
+    if (max > 0 && entry.count != 1) {
+      return {FaultCode::kMap, "pages of a record or delta must be", 1, entry.count};
     }
-    const bool is_xbzrle = entry.kind == EntryKind::kXbzrle;
-    const std::uint64_t min = is_xbzrle ? kXbzrleHeadBytes : kCompressHeadBytes;
-    const std::uint64_t max =
-        min + (is_xbzrle ? blocks_.page_bytes() : CompressBound(blocks_.page_bytes()));
     if (entry.length < min) {
-      return {FaultCode::kMap, "record bytes must be >=", min, entry.length};
+      return {FaultCode::kMap, "bytes of the entry must be >=", min, entry.length};
     }
     if (entry.length > max) {
-      return {FaultCode::kMap, "record bytes must be <=", max, entry.length};
+      return {FaultCode::kMap, "bytes of the entry must be <=", max, entry.length};
     }
     return {};
   }
@@ -200,9 +233,11 @@ class MapWalk {
     if (IsForeignKind(entry.kind)) {
       body_bytes = entry.length;
     }
-    if (IsForeignKind(entry.kind) || entry.kind == EntryKind::kRaw) {
-      literal_bytes_ += body_bytes * entry.count;
-    }
+    literal_bytes_ += ContentBytesOf(entry, static_cast<std::size_t>(blocks_.page_bytes())) +
+                      ReferencesOf(entry.kind, entry.flags) * kReferenceBytes;
+    decoded_.fill_pages += entry.kind == EntryKind::kFill ? entry.count : 0;
+    decoded_.same_pages += entry.kind == EntryKind::kSame ? entry.count : 0;
+    decoded_.delta_pages += entry.kind == EntryKind::kDelta ? entry.count : 0;
     PlanRecords(entry, kRecordHeaderBytes + body_bytes);
 
     if (decoded_.zero_pages > kZeroPagesMax) {
@@ -210,7 +245,7 @@ class MapWalk {
     }
     const std::uint64_t body_pages_max = kBodyBytesMax >> blocks_.page_bits();
     if (body_pages_ > body_pages_max) {
-      return {FaultCode::kMap, "raw, blank and foreign pages must be <=", body_pages_max,
+      return {FaultCode::kMap, "pages other than zero pages must be <=", body_pages_max,
               body_pages_};
     }
     return {};
@@ -243,9 +278,21 @@ class MapWalk {
   std::int32_t previous_block_;
   std::uint64_t literal_bytes_ = 0;
   std::uint64_t body_pages_ = 0;
+  std::uint64_t prefix_pages_ = 0;
 };
 
 }  // namespace
+
+Fault CheckSlots(const Target& target, std::uint64_t first, std::uint64_t count) noexcept {
+  const std::uint64_t slot_count = target.store == nullptr ? 0 : target.store->slot_count();
+  if (first >= slot_count) {
+    return {FaultCode::kReference, "slot must be <", slot_count, first};
+  }
+  if (count > slot_count - first) {
+    return {FaultCode::kReference, "slots of a run must be <=", slot_count - first, count};
+  }
+  return {};
+}
 
 Fault InspectHead(const Target& target, std::span<const std::uint8_t> head,
                   std::size_t batch_bytes, DecodedBatch* decoded) noexcept {
@@ -257,6 +304,8 @@ Fault InspectHead(const Target& target, std::span<const std::uint8_t> head,
     return fault;
   }
   *decoded = DecodedBatch{};
+  decoded->number = header.number;
+  decoded->base = header.base;
   decoded->opens_inside = (header.flags & kHeaderInside) != 0;
   if ((header.flags & kHeaderHasLastBlock) != 0) {
     decoded->entry_block = header.last_block;

@@ -1,5 +1,7 @@
 #include "kernel/compress.h"
 
+#include <bit>
+
 #include <lz4.h>
 // The frame header is read before a byte is decoded; that function is for static linking only,
 // which is how the library is linked.
@@ -9,6 +11,14 @@
 #include "kernel/limits.h"
 
 namespace pagelane::kernel {
+
+namespace {
+
+/* Chosen by us */
+/// Larger than level 1's own: the prefix must still be found when the batch has been read.
+constexpr int kPrefixHashLog = 17;
+
+}  // namespace
 
 LevelRange LevelsOf(Codec codec) noexcept {
   switch (codec) {
@@ -27,73 +37,92 @@ Compressor::~Compressor() {
   ZSTD_freeDCtx(static_cast<ZSTD_DCtx*>(zstd_decoder_));
 }
 
-std::size_t Compressor::Compress(Codec codec, int level, const std::uint8_t* source,
-                                 std::size_t source_bytes, std::uint8_t* target,
-                                 std::size_t target_bytes) noexcept {
-  if (source_bytes > kLiteralBytesMax || target_bytes > kLiteralBytesMax) {
+std::size_t Compressor::Compress(Codec codec, int level, std::span<const std::uint8_t> source,
+                                 std::span<const std::uint8_t> prefix,
+                                 std::span<std::uint8_t> target) noexcept {
+  if (source.size() > kLiteralBytesMax || target.size() > kLiteralBytesMax) {
     return 0;
   }
   if (codec == Codec::kLz4) {
     const int written = LZ4_compress_fast(
-        reinterpret_cast<const char*>(source), reinterpret_cast<char*>(target),
-        static_cast<int>(source_bytes), static_cast<int>(target_bytes), level);
+        reinterpret_cast<const char*>(source.data()), reinterpret_cast<char*>(target.data()),
+        static_cast<int>(source.size()), static_cast<int>(target.size()), level);
     return written > 0 ? static_cast<std::size_t>(written) : 0;
   }
-  if (codec == Codec::kZstd) {
-    if (zstd_encoder_ == nullptr) {
-      zstd_encoder_ = ZSTD_createCCtx();
-    }
-    if (zstd_encoder_ == nullptr) {
-      return 0;
-    }
-    const std::size_t written = ZSTD_compressCCtx(static_cast<ZSTD_CCtx*>(zstd_encoder_), target,
-                                                  target_bytes, source, source_bytes, level);
-    return ZSTD_isError(written) != 0 ? 0 : written;
-  }
-  return 0;
+  return codec == Codec::kZstd ? CompressZstd(level, source, prefix, target) : 0;
 }
 
-Decompressed Compressor::Decompress(Codec codec, const std::uint8_t* source,
-                                    std::size_t source_bytes, std::uint8_t* target,
-                                    std::size_t target_bytes) noexcept {
-  if (source_bytes > kPayloadBytesMax || target_bytes > kLiteralBytesMax) {
+std::size_t Compressor::CompressZstd(int level, std::span<const std::uint8_t> source,
+                                     std::span<const std::uint8_t> prefix,
+                                     std::span<std::uint8_t> target) noexcept {
+  if (zstd_encoder_ == nullptr) {
+    zstd_encoder_ = ZSTD_createCCtx();
+  }
+  auto* encoder = static_cast<ZSTD_CCtx*>(zstd_encoder_);
+  if (encoder == nullptr) {
+    return 0;
+  }
+  if (prefix.empty()) {
+    const std::size_t written = ZSTD_compressCCtx(encoder, target.data(), target.size(),
+                                                  source.data(), source.size(), level);
+    return ZSTD_isError(written) != 0 ? 0 : written;
+  }
+  const auto window = static_cast<int>(std::bit_width(source.size() + prefix.size()));
+  ZSTD_CCtx_reset(encoder, ZSTD_reset_session_and_parameters);
+  ZSTD_CCtx_setParameter(encoder, ZSTD_c_compressionLevel, level);
+  ZSTD_CCtx_setParameter(encoder, ZSTD_c_windowLog, window);
+  if (level == 1) {
+    ZSTD_CCtx_setParameter(encoder, ZSTD_c_hashLog, kPrefixHashLog);
+  }
+  ZSTD_CCtx_refPrefix(encoder, prefix.data(), prefix.size());
+  const std::size_t written = ZSTD_compress2(encoder, target.data(), target.size(),
+                                             source.data(), source.size());
+  return ZSTD_isError(written) != 0 ? 0 : written;
+}
+
+Decompressed Compressor::Decompress(Codec codec, std::span<const std::uint8_t> source,
+                                    std::span<const std::uint8_t> prefix,
+                                    std::span<std::uint8_t> target) noexcept {
+  if (source.size() > kPayloadBytesMax || target.size() > kLiteralBytesMax) {
     return Decompressed::kMalformed;
   }
   if (codec == Codec::kLz4) {
     const int written = LZ4_decompress_safe(
-        reinterpret_cast<const char*>(source), reinterpret_cast<char*>(target),
-        static_cast<int>(source_bytes), static_cast<int>(target_bytes));
-    return written == static_cast<int>(target_bytes) ? Decompressed::kExact
-                                                     : Decompressed::kMalformed;
+        reinterpret_cast<const char*>(source.data()), reinterpret_cast<char*>(target.data()),
+        static_cast<int>(source.size()), static_cast<int>(target.size()));
+    return written == static_cast<int>(target.size()) ? Decompressed::kExact
+                                                      : Decompressed::kMalformed;
   }
-  if (codec == Codec::kZstd) {
-    return DecompressZstd(source, source_bytes, target, target_bytes);
-  }
-  return Decompressed::kMalformed;
+  return codec == Codec::kZstd ? DecompressZstd(source, prefix, target)
+                               : Decompressed::kMalformed;
 }
 
-Decompressed Compressor::DecompressZstd(const std::uint8_t* source, std::size_t source_bytes,
-                                        std::uint8_t* target,
-                                        std::size_t target_bytes) noexcept {
+Decompressed Compressor::DecompressZstd(std::span<const std::uint8_t> source,
+                                        std::span<const std::uint8_t> prefix,
+                                        std::span<std::uint8_t> target) noexcept {
   ZSTD_frameHeader header;
-  if (ZSTD_getFrameHeader(&header, source, source_bytes) != 0 ||
-      header.frameType != ZSTD_frame || header.frameContentSize != target_bytes ||
-      header.windowSize > kLiteralBytesMax || header.dictID != 0) {
+  if (ZSTD_getFrameHeader(&header, source.data(), source.size()) != 0 ||
+      header.frameType != ZSTD_frame || header.frameContentSize != target.size() ||
+      header.windowSize > kWindowBytesMax || header.dictID != 0) {
     return Decompressed::kMalformed;
   }
   // One-shot decompression accepts several frames in a row; a batch has one.
-  if (ZSTD_findFrameCompressedSize(source, source_bytes) != source_bytes) {
+  if (ZSTD_findFrameCompressedSize(source.data(), source.size()) != source.size()) {
     return Decompressed::kMalformed;
   }
   if (zstd_decoder_ == nullptr) {
     zstd_decoder_ = ZSTD_createDCtx();
   }
-  if (zstd_decoder_ == nullptr) {
+  auto* decoder = static_cast<ZSTD_DCtx*>(zstd_decoder_);
+  if (decoder == nullptr) {
     return Decompressed::kNoMemory;
   }
-  const std::size_t written = ZSTD_decompressDCtx(static_cast<ZSTD_DCtx*>(zstd_decoder_), target,
-                                                  target_bytes, source, source_bytes);
-  return written == target_bytes ? Decompressed::kExact : Decompressed::kMalformed;
+  // Also forgets the prefix of a frame that was not read to its end.
+  ZSTD_DCtx_reset(decoder, ZSTD_reset_session_only);
+  ZSTD_DCtx_refPrefix(decoder, prefix.data(), prefix.size());
+  const std::size_t written = ZSTD_decompressDCtx(decoder, target.data(), target.size(),
+                                                  source.data(), source.size());
+  return written == target.size() ? Decompressed::kExact : Decompressed::kMalformed;
 }
 
 const char* Lz4Version() noexcept {

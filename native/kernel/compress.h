@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace pagelane::kernel {
 
@@ -29,23 +30,29 @@ class Compressor {
   /// Compresses `source` as a whole.
   ///
   /// level:   LZ4: acceleration 1..65537; zstd: -131072..22.
-  /// Returns: bytes written to `target`, 0 if they would be more than `target_bytes` or if there
-  ///          is no memory: the caller then keeps what it has.
-  std::size_t Compress(Codec codec, int level, const std::uint8_t* source,
-                       std::size_t source_bytes, std::uint8_t* target,
-                       std::size_t target_bytes) noexcept;
+  /// prefix:  what the decoder will have in front of it, at most kPrefixBytesMax (zstd only).
+  /// Returns: bytes written to `target`, 0 if they would be more than it holds or if there is no
+  ///          memory: the caller then keeps what it has.
+  std::size_t Compress(Codec codec, int level, std::span<const std::uint8_t> source,
+                       std::span<const std::uint8_t> prefix,
+                       std::span<std::uint8_t> target) noexcept;
 
-  /// Decompresses `source` into exactly `target_bytes`, using all of `source`.
+  /// Decompresses `source`, all of it, into exactly `target`.
   ///
   /// Promise: whatever `source` holds, nothing outside `target` is written, and the work is
   ///          bounded by the two sizes. zstd input must be one frame that states its content size
-  ///          and whose window is no larger than a batch.
-  Decompressed Decompress(Codec codec, const std::uint8_t* source, std::size_t source_bytes,
-                          std::uint8_t* target, std::size_t target_bytes) noexcept;
+  ///          and whose window is no larger than kWindowBytesMax.
+  Decompressed Decompress(Codec codec, std::span<const std::uint8_t> source,
+                          std::span<const std::uint8_t> prefix,
+                          std::span<std::uint8_t> target) noexcept;
 
  private:
-  Decompressed DecompressZstd(const std::uint8_t* source, std::size_t source_bytes,
-                              std::uint8_t* target, std::size_t target_bytes) noexcept;
+  std::size_t CompressZstd(int level, std::span<const std::uint8_t> source,
+                           std::span<const std::uint8_t> prefix,
+                           std::span<std::uint8_t> target) noexcept;
+  Decompressed DecompressZstd(std::span<const std::uint8_t> source,
+                              std::span<const std::uint8_t> prefix,
+                              std::span<std::uint8_t> target) noexcept;
 
   // The libraries' own types, kept out of this header.
   void* zstd_encoder_ = nullptr;

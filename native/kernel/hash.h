@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace pagelane::kernel {
 
@@ -9,7 +10,38 @@ namespace pagelane::kernel {
 std::uint64_t Hash64(const std::uint8_t* bytes, std::size_t byte_count,
                      std::uint64_t seed) noexcept;
 
+/// XXH3_64 with one instruction set. `bytes` is not null.
+using Hasher = std::uint64_t (*)(const std::uint8_t* bytes, std::size_t byte_count,
+                                 std::uint64_t seed) noexcept;
+
+/// XXH3_64 with one variant; `bytes` may be null as above.
+std::uint64_t Hash64(const std::uint8_t* bytes, std::size_t byte_count, std::uint64_t seed,
+                     Hasher hash) noexcept;
+
+/// One way to hash; all give the same.
+struct HashVariant {
+  const char* name;
+  Hasher hash;
+};
+
+/// Variants that run on this processor and passed their self-test; the portable one is first.
+std::span<const HashVariant> HashVariants() noexcept;
+
+/// The variant that was fastest in a self-test of less than a millisecond, made at the first call.
+const HashVariant& FastestHash() noexcept;
+
 /// Version of the hash's implementation, such as "0.8.1".
 const char* HashVersion() noexcept;
+
+/// The variants themselves; only what `DetectCpu` allows may be called. The portable one has the
+/// vectors that every processor of its architecture has: SSE2, NEON.
+std::uint64_t Hash64Portable(const std::uint8_t* bytes, std::size_t byte_count,
+                             std::uint64_t seed) noexcept;
+#if defined(__x86_64__)
+std::uint64_t Hash64Avx2(const std::uint8_t* bytes, std::size_t byte_count,
+                         std::uint64_t seed) noexcept;
+std::uint64_t Hash64Avx512(const std::uint8_t* bytes, std::size_t byte_count,
+                           std::uint64_t seed) noexcept;
+#endif
 
 }  // namespace pagelane::kernel

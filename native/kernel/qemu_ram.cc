@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kernel/bytes.h"
+#include "kernel/fill_page.h"
 #include "kernel/limits.h"
 #include "kernel/qemu_format.h"
 
@@ -38,6 +39,7 @@ RamCutter::RamCutter(std::uint32_t page_bits)
       held_bytes_max_(RecordBytesMax(page_bytes_)),
       zero_test_(FastestZeroPage().test),
       blocks_(new BlockTable(page_bits)),
+      held_pages_(page_bits),
       builder_(page_bits),
       held_(new (std::nothrow) std::uint8_t[held_bytes_max_]) {}
 
@@ -46,7 +48,7 @@ bool RamCutter::SetBlocks(std::unique_ptr<const BlockTable> blocks) {
   blocks_ = std::move(blocks);
   last_block_ = -1;
   builder_.SetEntry(is_inside_section_, last_block_);
-  if (epoch_.Reset(*blocks_)) {
+  if (epoch_.Reset(*blocks_) && held_pages_.Reset(*blocks_)) {
     return true;
   }
   blocks_.reset(new BlockTable(page_bits_));
@@ -247,25 +249,55 @@ RamCutter::Read RamCutter::ReadBody(const std::uint8_t* bytes, std::size_t byte_
 
 /// Puts a whole record into the batch, or says why not; `bytes` is its first byte.
 CutStop RamCutter::Take(const Record& record, const std::uint8_t* bytes) noexcept {
+  const std::uint8_t* body = bytes + record.head_bytes;
+  const bool is_page = record.flag == kRamFlagPage;
+  if (is_page && Holds(record.block, record.page, body)) {
+    last_block_ = record.block;
+    return CutStop::kInput;
+  }
+  if (!is_page && record.flag != kRamFlagZero) {
+    // It may say what changed since the version before, which must not be one that is held.
+    has_foreign_ = true;
+    may_hold_ = false;
+    const CutStop stop = Release();
+    if (stop != CutStop::kInput) {
+      return stop;
+    }
+  }
+  const bool names_again = record.names_block && record.block == last_block_;
+  const CutStop stop = TakeBody(record, names_again, body);
+  if (stop == CutStop::kInput) {
+    last_block_ = record.block;
+  }
+  return stop;
+}
+
+/// Whether a page with contents is held instead of taken.
+bool RamCutter::Holds(std::uint16_t block, std::uint64_t page, const std::uint8_t* body) noexcept {
+  if (held_pages_.Has(block, page)) {
+    held_pages_.Replace(block, page, body);
+    return true;
+  }
+  return may_hold_ && held_pages_.ChangesOften(block, page) &&
+         held_pages_.Hold(block, page, body);
+}
+
+CutStop RamCutter::TakeBody(const Record& record, bool names_again,
+                            const std::uint8_t* body) noexcept {
+  if (record.flag == kRamFlagPage) {
+    return TakePage(record.block, record.page, names_again, body);
+  }
   if (epoch_.Has(record.block, record.page)) {
     return CutStop::kPageAgain;
   }
-  const std::uint8_t* body = bytes + record.head_bytes;
-  const bool names_again = record.names_block && record.block == last_block_;
   if (record.flag == kRamFlagZero) {
     if (!builder_.FitsZero()) {
       return CutStop::kBatchFull;
     }
+    if (held_pages_.Has(record.block, record.page)) {
+      held_pages_.Drop(record.block, record.page);
+    }
     builder_.AddZero(record.block, record.page, names_again);
-  } else if (record.flag == kRamFlagPage) {
-    if (!builder_.FitsBody(page_bytes_)) {
-      return CutStop::kBatchFull;
-    }
-    if (IsZeroPage(body, page_bytes_, zero_test_)) {
-      builder_.AddBlank(record.block, record.page, names_again);
-    } else {
-      builder_.AddRaw(record.block, record.page, names_again, body);
-    }
   } else {
     if (!builder_.FitsBody(record.body_bytes)) {
       return CutStop::kBatchFull;
@@ -276,7 +308,38 @@ CutStop RamCutter::Take(const Record& record, const std::uint8_t* bytes) noexcep
                         static_cast<std::uint16_t>(record.body_bytes));
   }
   epoch_.Add(record.block, record.page);
-  last_block_ = record.block;
+  return CutStop::kInput;
+}
+
+CutStop RamCutter::TakePage(std::uint16_t block, std::uint64_t page, bool names_again,
+                            const std::uint8_t* body) noexcept {
+  if (epoch_.Has(block, page)) {
+    return CutStop::kPageAgain;
+  }
+  if (!builder_.FitsBody(page_bytes_)) {
+    return CutStop::kBatchFull;
+  }
+  if (IsZeroPage(body, page_bytes_, zero_test_)) {
+    builder_.AddBlank(block, page, names_again);
+  } else if (IsFillPage(body, page_bytes_)) {
+    builder_.AddFill(block, page, names_again, LoadLe<std::uint64_t>(body));
+  } else {
+    builder_.AddRaw(block, page, names_again, body);
+  }
+  held_pages_.NoteSent(block, page);
+  epoch_.Add(block, page);
+  return CutStop::kInput;
+}
+
+CutStop RamCutter::Release() noexcept {
+  while (held_pages_.count() > 0) {
+    const HeldPages::Held held = held_pages_.Last();
+    const CutStop stop = TakePage(held.block, held.page, false, held.bytes);
+    if (stop != CutStop::kInput) {
+      return stop;
+    }
+    held_pages_.DropLast();
+  }
   return CutStop::kInput;
 }
 

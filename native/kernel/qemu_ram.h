@@ -8,6 +8,7 @@
 #include "kernel/batch_builder.h"
 #include "kernel/block_table.h"
 #include "kernel/epoch_set.h"
+#include "kernel/held_pages.h"
 #include "kernel/zero_page.h"
 
 namespace pagelane::kernel {
@@ -54,6 +55,12 @@ class RamCutter {
   /// Reads records from `chunk`. Needs a slot.
   CutResult Cut(std::span<const std::uint8_t> chunk) noexcept;
 
+  /// Whether pages that keep changing may be held from now on. What is held stays so.
+  void SetHolding(bool may_hold) noexcept { may_hold_ = may_hold && !has_foreign_; }
+  std::size_t held_page_count() const noexcept { return held_pages_.count(); }
+  /// Puts the pages that are held into the batch. Needs a slot; stops as `Cut` does.
+  CutStop Release() noexcept;
+
   bool is_inside_section() const noexcept { return is_inside_section_; }
   bool MarkSectionBegin() noexcept { return Mark(EntryKind::kSectionBegin, true); }
   bool MarkSectionEnd() noexcept { return Mark(EntryKind::kSectionEnd, false); }
@@ -88,6 +95,10 @@ class RamCutter {
                  std::size_t* needed_bytes) const noexcept;
   Read ReadBody(const std::uint8_t* bytes, std::size_t byte_count, Record* record,
                 std::size_t* needed_bytes) const noexcept;
+  bool Holds(std::uint16_t block, std::uint64_t page, const std::uint8_t* body) noexcept;
+  CutStop TakeBody(const Record& record, bool names_again, const std::uint8_t* body) noexcept;
+  CutStop TakePage(std::uint16_t block, std::uint64_t page, bool names_again,
+                   const std::uint8_t* body) noexcept;
   CutStop Take(const Record& record, const std::uint8_t* bytes) noexcept;
   CutResult CutHeld(std::span<const std::uint8_t> chunk) noexcept;
   std::int32_t FindBlock(const std::uint8_t* name, std::size_t name_bytes) const noexcept;
@@ -99,6 +110,9 @@ class RamCutter {
   const ZeroTest zero_test_;
   std::unique_ptr<const BlockTable> blocks_;
   EpochSet epoch_;
+  HeldPages held_pages_;
+  bool may_hold_ = false;
+  bool has_foreign_ = false;
   BatchBuilder builder_;
   std::int32_t last_block_ = -1;
   bool is_inside_section_ = false;

@@ -14,6 +14,38 @@ namespace {
 /// Threads before anybody sets their number.
 constexpr std::size_t kDefaultThreadsMax = 4;
 
+/// Starts a thread that takes no signals: they are for threads that know what to do with them.
+/// Returns 0 or errno.
+int StartDeaf(pthread_t* id, void* (*enter)(void*), void* argument) noexcept {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int error = pthread_create(id, nullptr, enter, argument);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return error;
+}
+
+/// Whether a thread can be placed so, tried with one that does nothing else.
+Refusal Try(const Placement& placement) noexcept {
+  struct Trial {
+    const Placement& placement;
+    Refusal refusal;
+  };
+  Trial trial{placement, {}};
+  const auto enter = [](void* argument) -> void* {
+    auto& entered = *static_cast<Trial*>(argument);
+    entered.refusal = entered.placement.Apply();
+    return nullptr;
+  };
+  pthread_t id;
+  if (const int error = StartDeaf(&id, enter, &trial); error != 0) {
+    return {ThreadStep::kStart, error};
+  }
+  pthread_join(id, nullptr);
+  return trial.refusal;
+}
+
 }  // namespace
 
 ThreadPool::ThreadPool() noexcept
@@ -29,18 +61,30 @@ ThreadPool::~ThreadPool() {
   Stop();
 }
 
-bool ThreadPool::SetCount(std::size_t count) noexcept {
+Refusal ThreadPool::Set(std::size_t count, const Placement& placement) noexcept {
   assert(count >= 1 && count <= kThreadsMax);
+  if (placement != placement_) {
+    // Threads are not moved but replaced: to lower a nice value takes a right, to start a thread
+    // with the process's own does not.
+    const Refusal refusal = Try(placement);
+    if (refusal.error != 0) {
+      return refusal;
+    }
+    Stop();
+    is_stopping_ = false;
+    placement_ = placement;
+  }
   const std::lock_guard lock(mutex_);
   count_ = count;
   changed_.notify_all();
-  return StartAll();
+  const int error = StartAll();
+  return {error == 0 ? ThreadStep::kNone : ThreadStep::kStart, error};
 }
 
 bool ThreadPool::Submit(Job* job) noexcept {
   const std::lock_guard lock(mutex_);
   assert(!is_stopping_);
-  if (!StartAll() && !HasRunning()) {
+  if (StartAll() != 0 && !HasRunning()) {
     return false;
   }
   job->next_ = nullptr;
@@ -90,42 +134,40 @@ bool ThreadPool::HasRunning() const noexcept {
                      [](const Thread& thread) { return thread.state == State::kRunning; });
 }
 
-bool ThreadPool::StartAll() noexcept {
+int ThreadPool::StartAll() noexcept {
   for (std::size_t i = 0; i < count_ && !is_stopping_; i++) {
-    if (threads_[i].state != State::kRunning && !Start(threads_[i])) {
-      return false;
+    if (threads_[i].state == State::kRunning) {
+      continue;
+    }
+    if (const int error = Start(threads_[i]); error != 0) {
+      return error;
     }
   }
-  return true;
+  return 0;
 }
 
-bool ThreadPool::Start(Thread& thread) noexcept {
+int ThreadPool::Start(Thread& thread) noexcept {
   if (thread.state == State::kExited) {
     // It has left the lock that is held here, and is on its last instructions.
     pthread_join(thread.id, nullptr);
     thread.id = pthread_t{};
     thread.state = State::kNone;
   }
-  // Signals are for the threads that know what to do with them.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const bool is_started = pthread_create(&thread.id, nullptr, Enter, &thread) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (!is_started) {
+  if (const int error = StartDeaf(&thread.id, Enter, &thread); error != 0) {
     thread.id = pthread_t{};
-    return false;
+    return error;
   }
-  char name[16];
-  std::snprintf(name, sizeof name, "pagelane-%zu", thread.index);
-  pthread_setname_np(thread.id, name);
   thread.state = State::kRunning;
-  return true;
+  return 0;
 }
 
 void* ThreadPool::Enter(void* thread) noexcept {
   auto& entered = *static_cast<Thread*>(thread);
+  char name[16];
+  std::snprintf(name, sizeof name, "pagelane-%zu", entered.index);
+  pthread_setname_np(pthread_self(), name);
+  // It was tried before. Should a processor have gone since, the thread runs where it may.
+  entered.pool->placement_.Apply();
   entered.pool->Work(entered);
   return nullptr;
 }

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "kernel/batch.h"
+#include "kernel/placement.h"
 
 namespace pagelane::kernel {
 
@@ -36,9 +37,13 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  /// Sets the number of threads, 1..kThreadsMax. More start at once; fewer remain as soon as those
-  /// too many are idle. False if a thread could not be started: then there are fewer.
-  bool SetCount(std::size_t count) noexcept;
+  /// Sets the number of threads, 1..kThreadsMax, and where they run. More start at once; fewer
+  /// remain as soon as those too many are idle. Threads of another placement are replaced: this
+  /// waits until each has done the job it is at.
+  ///
+  /// Promise: a placement that the system refuses changes nothing. If a thread could not be
+  ///          started there are fewer, and the next job or call tries again.
+  Refusal Set(std::size_t count, const Placement& placement) noexcept;
 
   /// Queues `job`. False if there is no thread to run it and none could be started.
   bool Submit(Job* job) noexcept;
@@ -59,8 +64,9 @@ class ThreadPool {
 
   static void* Enter(void* thread) noexcept;
   void Work(Thread& thread) noexcept;
-  bool Start(Thread& thread) noexcept;
-  bool StartAll() noexcept;
+  /// Return 0 or errno.
+  int Start(Thread& thread) noexcept;
+  int StartAll() noexcept;
   bool HasRunning() const noexcept;
   Job* Pop() noexcept;
 
@@ -68,6 +74,8 @@ class ThreadPool {
   std::condition_variable changed_;
   std::array<Thread, kThreadsMax> threads_;
   std::size_t count_;
+  /// Changes only while there is no thread.
+  Placement placement_;
   bool is_stopping_ = false;
   Job* first_ = nullptr;
   Job* last_ = nullptr;

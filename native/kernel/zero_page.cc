@@ -1,28 +1,20 @@
 #include "kernel/zero_page.h"
 
 #include <algorithm>
-#include <chrono>
-#include <cstdlib>
+#include <bit>
 #include <cstring>
-#include <iterator>
 
 #include "kernel/bytes.h"
 #include "kernel/cpu.h"
+#include "kernel/variants.h"
 
 namespace pagelane::kernel {
 
 namespace {
 
 /* Chosen by us */
-constexpr std::size_t kTrialBytes = 64 * 1024;  // stays in the second-level cache
-constexpr int kTrialRounds = 24;                // the best counts; the first warm the code up
-constexpr std::size_t kVariantsMax = 4;
-
-struct VariantTable {
-  ZeroPageVariant variants[kVariantsMax];
-  std::size_t count = 0;
-  std::size_t fastest = 0;
-};
+constexpr std::size_t kTogether = 4;     // pages that are tested side by side
+constexpr std::size_t kStepBytes = 512;  // of each, in turn
 
 /// Finds a single set byte wherever it is, and no byte where there is none.
 bool PassesTrial(ZeroTest test, std::uint8_t* zeros) noexcept {
@@ -44,63 +36,111 @@ bool PassesTrial(ZeroTest test, std::uint8_t* zeros) noexcept {
   return true;
 }
 
-/// Nanoseconds of the best round over the whole trial buffer, in pages of 4 KiB.
-std::int64_t TimeTrial(ZeroTest test, const std::uint8_t* zeros) noexcept {
-  std::int64_t best = INT64_MAX;
-  for (int round = 0; round < kTrialRounds; round++) {
-    const auto begin = std::chrono::steady_clock::now();
-    bool is_zero = true;
-    for (std::size_t at = 0; at < kTrialBytes; at += 4096) {
-      is_zero &= test(zeros + at, 4096);
-    }
-    const auto end = std::chrono::steady_clock::now();
-    // The result is part of what is compared, so that no compiler drops the work.
-    const std::int64_t taken = is_zero ? (end - begin).count() : INT64_MAX;
-    best = std::min(best, taken);
+Variants<ZeroPageVariant> MakeTable() noexcept {
+  const Candidate<ZeroPageVariant> candidates[] = {
+      {{"portable", IsZeroPortable}, true},
+#if defined(__x86_64__)
+      {{"avx2", IsZeroAvx2}, DetectCpu().has_avx2},
+      {{"avx512", IsZeroAvx512}, DetectCpu().has_avx512},
+#elif defined(__aarch64__)
+      {{"neon", IsZeroNeon}, DetectCpu().has_neon},
+#endif
+  };
+  const auto zeros = NewTrialBytes();
+  if (zeros == nullptr) {
+    return Variants<ZeroPageVariant>(candidates[0]);
   }
-  return best;
+  return Variants<ZeroPageVariant>(
+      candidates,
+      [&](const ZeroPageVariant& variant) { return PassesTrial(variant.test, zeros.get()); },
+      [&](const ZeroPageVariant& variant) {
+        return TimeTrial([&](std::size_t at) {
+          return variant.test(zeros.get() + at, kTrialPageBytes);
+        });
+      });
 }
 
-VariantTable MakeTable() noexcept {
-  VariantTable table;
-  table.variants[table.count++] = {"portable", IsZeroPortable};
-  ZeroPageVariant wider[kVariantsMax];
-  std::size_t wider_count = 0;
-#if defined(__x86_64__)
-  if (DetectCpu().has_avx2) {
-    wider[wider_count++] = {"avx2", IsZeroAvx2};
+const Variants<ZeroPageVariant>& Table() noexcept {
+  static const Variants<ZeroPageVariant> table = MakeTable();
+  return table;
+}
+
+/// Pages that begin with zeros and are tested together.
+struct Suspects {
+  const std::uint8_t* pages[kTogether];
+  std::uint32_t bits[kTogether];
+  std::size_t count = 0;
+};
+
+/// Tests one page after the other: for neighbours, which are one stream to the processor.
+std::uint32_t TestInTurn(const Suspects& suspects, std::size_t page_bytes, ZeroTest test) noexcept {
+  std::uint32_t found = 0;
+  for (std::size_t i = 0; i < suspects.count; i++) {
+    if (IsZeroPage(suspects.pages[i], page_bytes, test)) {
+      found |= suspects.bits[i];
+    }
   }
-  if (DetectCpu().has_avx512) {
-    wider[wider_count++] = {"avx512", IsZeroAvx512};
+  return found;
+}
+
+/// Tests all pages side by side. Each begins a stream of its own, which takes the processor a while
+/// to follow: so they wait for memory at the same time. Half of all pages zero, it takes two thirds
+/// of the time.
+std::uint32_t TestInStep(const Suspects& suspects, std::size_t page_bytes, ZeroTest test) noexcept {
+  std::uint32_t found = 0;
+  for (std::size_t i = 0; i < suspects.count; i++) {
+    const std::uint8_t* page = suspects.pages[i];
+    found |= (page[page_bytes / 2] | page[page_bytes - 1]) == 0 ? suspects.bits[i] : 0;
   }
-#elif defined(__aarch64__)
-  if (DetectCpu().has_neon) {
-    wider[wider_count++] = {"neon", IsZeroNeon};
+  for (std::size_t at = 0; at < page_bytes && found != 0; at += kStepBytes) {
+    const std::size_t byte_count = std::min(kStepBytes, page_bytes - at);
+    for (std::size_t i = 0; i < suspects.count; i++) {
+      if ((found & suspects.bits[i]) != 0 && !test(suspects.pages[i] + at, byte_count)) {
+        found &= ~suspects.bits[i];
+      }
+    }
   }
-#endif
-  auto* zeros = static_cast<std::uint8_t*>(std::calloc(1, kTrialBytes));
-  if (zeros == nullptr) {
-    return table;
-  }
-  std::int64_t best = TimeTrial(IsZeroPortable, zeros);
-  for (std::size_t i = 0; i < wider_count; i++) {
-    if (!PassesTrial(wider[i].test, zeros)) {
+  return found;
+}
+
+bool AreNeighbours(const Suspects& suspects, std::size_t page_bytes) noexcept {
+  const auto distance =
+      static_cast<std::size_t>(suspects.pages[suspects.count - 1] - suspects.pages[0]);
+  return distance == (suspects.count - 1) * page_bytes;
+}
+
+/// A bit for each of at most 32 pages. Most that are not zero cost one access to memory.
+///
+/// is_run: whether the pages before were zero; then no look ahead interrupts the stream. Kept.
+std::uint32_t FindAmong(const std::uint8_t* pages, std::size_t page_count, std::size_t page_bytes,
+                        ZeroTest test, bool* is_run) noexcept {
+  std::uint32_t found = 0;
+  Suspects suspects;
+  for (std::size_t i = 0; i < page_count; i++) {
+    const std::uint8_t* page = pages + i * page_bytes;
+    const std::uint32_t bit = std::uint32_t{1} << i;
+    if (*is_run) {
+      *is_run = test(page, page_bytes);
+      found |= *is_run ? bit : 0;
       continue;
     }
-    const std::int64_t taken = TimeTrial(wider[i].test, zeros);
-    if (taken < best) {
-      best = taken;
-      table.fastest = table.count;
+    if (LoadLe<std::uint64_t>(page) != 0) {
+      continue;
     }
-    table.variants[table.count++] = wider[i];
+    suspects.pages[suspects.count] = page;
+    suspects.bits[suspects.count] = bit;
+    if (++suspects.count < kTogether) {
+      continue;
+    }
+    if (AreNeighbours(suspects, page_bytes)) {
+      found |= TestInTurn(suspects, page_bytes, test);
+      *is_run = (found & bit) != 0;
+    } else {
+      found |= TestInStep(suspects, page_bytes, test);
+    }
+    suspects.count = 0;
   }
-  std::free(zeros);
-  return table;
-}
-
-const VariantTable& Table() noexcept {
-  static const VariantTable table = MakeTable();
-  return table;
+  return found | TestInStep(suspects, page_bytes, test);
 }
 
 }  // namespace
@@ -119,13 +159,11 @@ bool IsZeroPortable(const std::uint8_t* bytes, std::size_t byte_count) noexcept 
 }
 
 std::span<const ZeroPageVariant> ZeroPageVariants() noexcept {
-  const VariantTable& table = Table();
-  return {table.variants, table.count};
+  return Table().all();
 }
 
 const ZeroPageVariant& FastestZeroPage() noexcept {
-  const VariantTable& table = Table();
-  return table.variants[table.fastest];
+  return Table().fastest();
 }
 
 std::size_t FindZeroPages(const std::uint8_t* pages, std::size_t page_count,
@@ -133,16 +171,12 @@ std::size_t FindZeroPages(const std::uint8_t* pages, std::size_t page_count,
                           ZeroTest test) noexcept {
   std::size_t zero_count = 0;
   std::size_t page = 0;
+  bool is_run = false;
   for (std::uint32_t& word : bitmap) {
-    std::uint32_t bits = 0;
-    const std::size_t end = std::min(page_count, page + 32);
-    for (std::uint32_t bit = 1; page < end; page++, bit <<= 1) {
-      if (IsZeroPage(pages + page * page_bytes, page_bytes, test)) {
-        bits |= bit;
-        zero_count++;
-      }
-    }
-    word = bits;
+    const std::size_t count = std::min<std::size_t>(page_count - page, 32);
+    word = FindAmong(pages + page * page_bytes, count, page_bytes, test, &is_run);
+    zero_count += static_cast<std::size_t>(std::popcount(word));
+    page += count;
   }
   return zero_count;
 }

@@ -19,9 +19,6 @@ struct ZeroPageVariant {
 std::span<const ZeroPageVariant> ZeroPageVariants() noexcept;
 
 /// The variant that was fastest in a self-test of less than a millisecond, made at the first call.
-///
-/// It is measured, not derived from the processor's features: 512-bit code slows some processors
-/// down as a whole and speeds others up by a third.
 const ZeroPageVariant& FastestZeroPage() noexcept;
 
 /// Tells whether a page is all zero. Most pages that are not are found out by three of their bytes.

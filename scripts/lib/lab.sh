@@ -10,6 +10,9 @@ setup_lab() {
   want cpio "packs the guest's root" command -v cpio
   want iproute2 "makes namespaces and paths" command -v ip
   want iperf3 "measures what a path can carry" command -v iperf3
+  want lz4 "is compared with" command -v lz4
+  want zstd "is compared with" command -v zstd
+  want socat "carries what is compared" command -v socat
   want util-linux "ends processes with the test that started them" command -v setpriv
   install_wanted
 

@@ -5,9 +5,6 @@ setup_bench() {
   want debootstrap "makes the realistic guest's root" command -v debootstrap
   want redis-server "holds staged pages" command -v redis-server
   want redis-tools "measures Redis" command -v redis-benchmark
-  want lz4 "is compared with" command -v lz4
-  want zstd "is compared with" command -v zstd
-  want socat "is compared with" command -v socat
   install_wanted
 
   mkdir -p "$cache"

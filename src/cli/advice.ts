@@ -15,12 +15,30 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_PATHS_EXHAUSTED$/, 'every path was lost: look at the links, and at the log of the peer'],
   [/^ERR_PROTOCOL_VERSION$/, 'the two ends are too far apart: update one'],
   [/^ERR_KEY_FILE$/, 'make the key with "pagelane keygen FILE", or chmod 600 it'],
+  [
+    /^ERR_THREAD_PRIORITY$/,
+    'give a --priority not below that of this process, or the right: CAP_SYS_NICE, or ulimit -e',
+  ],
+  [/^ERR_THREAD_CPU_SET$/, 'look at the processors of this process: taskset -p, its cpuset'],
+  [/^ERR_THREAD$/, 'give fewer --threads, or raise the limit on processes (ulimit -u)'],
   [/^ERR_QEMU_CLOSED$/, "look at the destination QEMU's own log: it says why it gave up"],
   [/^ERR_QEMU_/, QEMU],
   [/^ERR_STREAM_TRUNCATED$/, 'the source QEMU cancelled, failed or died: ask it (query-migrate)'],
   [/^ERR_STREAM_/, STREAM],
+  [
+    /^ERR_BATCH_(REFERENCE|NUMBER)$/,
+    'the ends differ in what the destination has: compare their versions, or use --store off',
+  ],
   [/^ERR_(BATCH|FRAME)_|^ERR_MESSAGE|^ERR_WINDOW_EXCEEDED$/, PEER],
   [/^ERR_DIGEST$/, 'memory at the destination is not what was sent: do not use it'],
+  [
+    /^ERR_VERIFY$/,
+    'throw away the destination guest ("quit" there); was it started with -S, and FILE its own, share=on?',
+  ],
+  [
+    /^ERR_VERIFY_MEMORY$/,
+    'look at --memory: the block as QEMU names it, its file; no post-copy, no multifd',
+  ],
   [/^ERR_SESSION_JOINS$/, 'wrong proofs came from there: joins from there are refused for 30 s'],
   [
     /^ERR_(SESSION|CONNECTION)_LIMIT$/,

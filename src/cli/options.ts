@@ -1,9 +1,13 @@
 import { parseArgs } from 'node:util';
 import {
   type CodecName,
+  checkCpuSet,
+  type MappedMemory,
+  parseCpuSet,
   parseDuration,
   parseQemuAddress,
   parseRate,
+  parseSize,
   type QemuAddress,
   readKeyFile,
   type Security,
@@ -70,7 +74,22 @@ export const COMMON_FLAGS: Flags = {
   threads: {
     type: 'string',
     value: 'N',
-    help: 'threads for page contents; default: all processors',
+    help: 'threads for page contents; default: one for each processor of --cpu-set',
+  },
+  'cpu-set': {
+    type: 'string',
+    value: 'LIST',
+    help: 'processors these threads run on: 0-3,8; default: all this process may use',
+  },
+  priority: {
+    type: 'string',
+    value: 'N',
+    help: 'their nice value, 19 to -20; below 0 as --priority=-5; default: as this process',
+  },
+  store: {
+    type: 'string',
+    value: 'SIZE|off',
+    help: 'page contents kept, so as not to send them twice; default 1/4 of free',
   },
   window: { type: 'string', value: 'MIB', help: 'MiB this end accepts ahead; default 64' },
   'max-bandwidth': {
@@ -118,7 +137,8 @@ export function readArguments(
     );
     parsed = parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
   } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
+    const text = error instanceof Error ? error.message : String(error);
+    throw new UsageError(text.replaceAll('\n', ' ').replace(/\.$/, ''));
   }
   const values: Record<string, string | boolean | readonly string[] | undefined> = {
     ...fromEnvironment(flags, environment),
@@ -154,6 +174,12 @@ export function readFlag<T>(name: string, text: string, read: (text: string) => 
 export interface CommonOptions {
   readonly qemu: QemuAddress;
   readonly threads: number | undefined;
+  /** Processors for the threads, if they are limited; this process may use all of them. */
+  readonly cpuSet: readonly number[] | undefined;
+  /** Nice value of the threads, if asked for. */
+  readonly priority: number | undefined;
+  /** Most bytes of pages that are kept, if that was said. */
+  readonly storeBytes: number | undefined;
   readonly windowBytes: number | undefined;
   /** Most bytes a second on all paths together, if limited. */
   readonly maxBytesPerSecond: number | undefined;
@@ -182,6 +208,9 @@ export function readCommon(values: Values): CommonOptions {
   return {
     qemu: readFlag('qemu', values.text('qemu') ?? '-', parseQemuAddress),
     threads: readCount(values, 'threads', 1, 256),
+    cpuSet: readCpuSet(values),
+    priority: readCount(values, 'priority', -20, 19),
+    storeBytes: readStore(values),
     windowBytes: windowMib === undefined ? undefined : windowMib * 1024 * 1024,
     maxBytesPerSecond: readMaxBandwidth(values),
     waitMs: readTime(values, 'wait') ?? WAIT_MS,
@@ -219,6 +248,24 @@ export function readMaxBandwidth(values: Values): number | undefined {
   return readFlag('max-bandwidth', text, parseRate);
 }
 
+/** Reads `--cpu-set`. */
+function readCpuSet(values: Values): readonly number[] | undefined {
+  const text = values.text('cpu-set');
+  if (text === undefined) return undefined;
+  return readFlag('cpu-set', text, (list) => {
+    const cpuSet = parseCpuSet(list);
+    checkCpuSet(cpuSet);
+    return cpuSet;
+  });
+}
+
+/** Reads `--store`: bytes; undefined if it was not given. */
+function readStore(values: Values): number | undefined {
+  const text = values.text('store');
+  if (text === undefined) return undefined;
+  return text === 'off' || text === '0' ? 0 : readFlag('store', text, parseSize);
+}
+
 /** Reads `--resume-timeout`, where no time needs no unit. */
 function readResumeTimeout(values: Values): number | undefined {
   return values.text('resume-timeout') === '0' ? 0 : readTime(values, 'resume-timeout');
@@ -236,11 +283,34 @@ function readTime(values: Values, name: string): number | undefined {
 function readCount(values: Values, name: string, min: number, max: number): number | undefined {
   const text = values.text(name);
   if (text === undefined) return undefined;
-  const count = Number(text);
-  if (!Number.isInteger(count) || count < min || count > max) {
+  const count = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!(count >= min && count <= max)) {
     throw new UsageError(`--${name}: "${text}" is not a number from ${min} to ${max}`);
   }
   return count;
+}
+
+/** Reads `--verify` and `--memory`: the memory to be verified. */
+export function readVerify(values: Values): readonly MappedMemory[] {
+  const verify = values.text('verify') ?? 'off';
+  const memory = values.texts('memory').map((text) => readFlag('memory', text, parseMemory));
+  if (verify !== 'full' && verify !== 'off') {
+    throw new UsageError(`--verify: "${verify}" is none of full, off`);
+  }
+  if (verify === 'off' && memory.length > 0) throw new UsageError('--memory needs --verify full');
+  if (verify === 'full' && memory.length === 0) {
+    throw new UsageError('--verify full needs --memory BLOCK=FILE');
+  }
+  const blocks = memory.map(({ block }) => block);
+  const twice = blocks.find((block, index) => blocks.indexOf(block) !== index);
+  if (twice !== undefined) throw new UsageError(`--memory: block "${twice}" is named twice`);
+  return memory;
+}
+
+function parseMemory(text: string): MappedMemory {
+  const at = text.indexOf('=');
+  if (at < 1 || at === text.length - 1) throw new Error(`"${text}" is not BLOCK=FILE`);
+  return { block: text.slice(0, at), path: text.slice(at + 1) };
 }
 
 /** Reads `--codec`. */

@@ -2,6 +2,7 @@ import {
   type ControlServer,
   type DestinationStream,
   listen,
+  type MappedMemory,
   type MigrationListener,
   type MigrationResult,
   type MigrationSession,
@@ -21,6 +22,7 @@ import {
   readCommon,
   readFlag,
   readSecurity,
+  readVerify,
   UsageError,
 } from './options.ts';
 import { exitCodeOf, forcedExitCode, print, Reporter } from './report.ts';
@@ -32,6 +34,17 @@ const FLAGS: Flags = {
     value: 'ADDR:PORT',
     help: 'where paths arrive; all of them on one port',
   },
+  verify: {
+    type: 'string',
+    value: 'full|off',
+    help: 'full: compare all memory that QEMU has loaded before the source hears of success',
+  },
+  memory: {
+    type: 'string',
+    multiple: true,
+    value: 'BLOCK=FILE',
+    help: 'for --verify: RAM block, and the file that a QEMU started with -S maps for it, share=on',
+  },
   ...COMMON_FLAGS,
 };
 
@@ -39,6 +52,8 @@ const USAGE = 'pagelane receive --listen ADDR:PORT --key FILE [options]';
 const EXAMPLES = [
   'pagelane receive --listen 0.0.0.0:7700 --key k --qemu unix:/run/vm1.in    with QEMU: -incoming unix:/run/vm1.in',
   '-incoming "exec:pagelane receive --listen 0.0.0.0:7700 --key /etc/pagelane/key"        for QEMU',
+  'pagelane receive --listen 0.0.0.0:7700 --key k --qemu unix:/run/vm1.in --verify full --memory memory=/dev/shm/vm1',
+  'pagelane receive --listen 0.0.0.0:7700 --key k --cpu-set 0-3,8 --priority 10 --qemu unix:/run/vm1.in',
 ];
 
 /** `pagelane receive`: the destination's side of one migration. */
@@ -53,6 +68,7 @@ export async function receive(args: readonly string[]): Promise<number> {
   if (text === undefined) throw new UsageError('give --listen ADDR:PORT');
   const place = readFlag('listen', text, parseHostPort);
   const common = readCommon(values);
+  const verify = readVerify(values);
   const reporter = new Reporter({ ...common, stdout: dataStream(common), stderr: process.stderr });
   let migration: DestinationStream | undefined;
   const signal = interruptSignal({
@@ -68,7 +84,7 @@ export async function receive(args: readonly string[]): Promise<number> {
     listener = await listen(options);
     listener.onRefused = (error) => reporter.say(`turned a connection away: ${error.message}`);
     reporter.say(`listening on ${formatListening(listener)}`);
-    const first = await firstMigration(listener, common, reporter, signal);
+    const first = await firstMigration(listener, { ...common, verify }, reporter, signal);
     migration = first.migration;
     const { name } = migration;
     first.session.setMaxBandwidth(common.maxBytesPerSecond);
@@ -87,7 +103,7 @@ export async function receive(args: readonly string[]): Promise<number> {
 /** The first session that begins a migration; those that end before that did no harm. */
 async function firstMigration(
   listener: MigrationListener,
-  common: CommonOptions,
+  common: CommonOptions & { readonly verify: readonly MappedMemory[] },
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<{ session: MigrationSession; migration: DestinationStream }> {
@@ -103,7 +119,9 @@ async function firstMigration(
       throw new PagelaneError('ERR_PATH_TIMEOUT', text);
     }
     try {
-      const migration = await session.acceptMigration({ signal: either });
+      const { storeBytes, verify } = common;
+      const kept = storeBytes !== undefined && { storeBytes };
+      const migration = await session.acceptMigration({ ...kept, verify, signal: either });
       return { session, migration };
     } catch (error) {
       reporter.warn(`a session ended before its migration began: ${messageOf(error)}`);

@@ -9,6 +9,7 @@ import {
   type Progress,
   type SessionEvent,
   type Side,
+  sumOf,
 } from '../index.ts';
 import { adviceOn } from './advice.ts';
 
@@ -209,7 +210,7 @@ function formatPosition({ phase, round, roundBytes, memoryBytes }: Progress): st
 }
 
 function formatZero({ pages }: Progress): string {
-  const all = pages.zero + pages.raw + pages.foreign;
+  const all = sumOf(pages);
   return all === 0 ? '' : `zero ${Math.round((100 * pages.zero) / all)} %`;
 }
 
@@ -231,10 +232,10 @@ function formatEta(progress: Progress, pageRate: number): string {
   return `ETA ${formatDuration((1000 * leftBytes) / pageRate)}`;
 }
 
-/** The result in two lines. */
+/** The result in a few lines. */
 export function formatResult(result: MigrationResult): string {
   const { pages } = result;
-  const all = pages.zero + pages.raw + pages.foreign;
+  const all = sumOf(pages);
   const zero = all === 0 ? 0 : Math.round((100 * pages.zero) / all);
   const lost = result.paths.filter((path) => path.isLost).length;
   const lines = [
@@ -244,8 +245,25 @@ export function formatResult(result: MigrationResult): string {
       (lost > 0 ? ` (${lost} lost)` : ''),
     `  pages: ${all} (zero ${zero} %)  rounds ${result.rounds}  cpu ${result.cpuSeconds.toFixed(2)} s` +
       `  digest ${formatDigestState(result)}`,
+    ...formatStore(result),
+    ...formatVerified(result),
   ];
   return lines.join('\n');
+}
+
+function formatStore({ pages, store }: MigrationResult): string[] {
+  if (pages.same + pages.delta === 0) return [];
+  return [
+    `  store: ${pages.same} pages the destination had, ${pages.delta} sent as what changed: ` +
+      `${formatBytes(store.savedBytes)} not sent, with at most ${formatBytes(store.bytes)} kept`,
+  ];
+}
+
+function formatVerified({ verified }: MigrationResult): string[] {
+  if (verified === undefined) return [];
+  const { pages, differing, unverified } = verified;
+  const how = differing === 0 ? 'all as decoded' : `${differing} DIFFERENT`;
+  return [`  memory: ${pages} pages verified, ${how}; ${unverified} not verified`];
 }
 
 function formatDigestState({ digest }: MigrationResult): string {
@@ -287,8 +305,10 @@ function earlyResult(side: Side, error: unknown, isInterrupt: boolean): Migratio
     memoryBytes: 0,
     streamBytes: 0,
     wireBytes: 0,
-    pages: { zero: 0, raw: 0, foreign: 0 },
+    pages: { zero: 0, fill: 0, raw: 0, same: 0, delta: 0, foreign: 0 },
     codecs: {},
+    store: { bytes: 0, savedBytes: 0 },
+    resent: { pages: 0, wireBytes: 0 },
     paths: [],
     rounds: 0,
     cpuSeconds: 0,

@@ -15,7 +15,9 @@ import {
   parsePathSpec,
   QemuChannel,
   QemuListener,
+  type SessionOptions,
   type SourceStream,
+  type ThreadOptions,
 } from '../index.ts';
 import { startControl } from './control.ts';
 import { interruptSignal, nextInterrupt } from './interrupt.ts';
@@ -59,6 +61,7 @@ const USAGE = 'pagelane send --to HOST:PORT [--path PATH]… --key FILE [options
 const EXAMPLES = [
   'pagelane send --to dst:7700 --key k --qemu unix:/run/vm1.mig      then, in QEMU: migrate unix:/run/vm1.mig',
   'migrate "exec:pagelane send --to dst:7700 --key /etc/pagelane/key"        in QEMU',
+  'pagelane send --to dst:7700 --key k --cpu-set 0-3,8 --priority 10 --qemu unix:/run/vm1.mig',
   'pagelane send --path 10.1.0.1@10.1.0.2:7700 --path 10.2.0.1@10.2.0.2:7700 --key k --qemu unix:/run/vm1.mig',
 ];
 
@@ -92,7 +95,9 @@ export async function send(args: readonly string[]): Promise<number> {
     session.setMaxBandwidth(common.maxBytesPerSecond);
     events = reporter.followEvents(session.events());
     const name = values.text('name') ?? '';
-    migration = session.openMigration({ name, codec, signal });
+    const { storeBytes } = common;
+    const kept = storeBytes !== undefined && { storeBytes };
+    migration = session.openMigration({ name, codec, ...kept, signal });
     control = await startControl(session, migration, { name, side: 'source', reporter });
     const channel = await openChannel(listener, migration, common, reporter, signal);
     const result = await run(migration, channel, session, reporter);
@@ -187,14 +192,14 @@ function asPagelaneError(error: unknown): PagelaneError {
 }
 
 /** Options of a session, from the command line. */
-export function sessionOptions(common: CommonOptions): {
-  threads?: number;
-  windowBytes?: number;
-  resumeTimeoutMs?: number;
-} {
-  const { threads, windowBytes, resumeTimeoutMs } = common;
+export function sessionOptions(
+  common: CommonOptions,
+): ThreadOptions & Pick<SessionOptions, 'windowBytes' | 'resumeTimeoutMs'> {
+  const { threads, cpuSet, priority, windowBytes, resumeTimeoutMs } = common;
   return {
     ...(threads !== undefined && { threads }),
+    ...(cpuSet !== undefined && { cpuSet }),
+    ...(priority !== undefined && { priority }),
     ...(windowBytes !== undefined && { windowBytes }),
     ...(resumeTimeoutMs !== undefined && { resumeTimeoutMs }),
   };

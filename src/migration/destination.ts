@@ -8,11 +8,19 @@ import {
 import { HEADER_BYTES } from '../frame/limits.ts';
 import { type Codec, Decoded } from '../native.ts';
 import { BatchDecoder, DECODED_MAX, type DecodedBatch } from '../page/decode.ts';
+import {
+  LoadedMemory,
+  type MappedMemory,
+  type VerifiedFacts,
+  VerifyError,
+} from '../page/loaded-memory.ts';
+import { storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
+import { describeUnknown } from '../stream/item.ts';
 import * as message from '../stream/message.ts';
-import type { BytesPlace } from '../stream/reader.ts';
 import { ReturnPathWatcher } from '../stream/return-path.ts';
+import type { BytesPlace } from '../stream/sink.ts';
 import { StreamWriter } from '../stream/writer.ts';
 import type { MigrationResult } from './progress.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
@@ -24,6 +32,7 @@ import { MigrationStream, type StreamParts } from './stream.ts';
  *   2. decode    batches, in the addon's threads, a few at once                #decodeNext
  *   3. write     everything to QEMU in the order of arrival                    #writeReady
  *   4. relay     QEMU's return path to the source                              takeLocal
+ *                before its success: memory, if that is to be verified         #verify
  *   5. confirm   when all is written and QEMU has taken it                     #finishIfDone
  */
 
@@ -31,6 +40,16 @@ import { MigrationStream, type StreamParts } from './stream.ts';
 
 /** Without a return path: how long QEMU may take to load what it has, after the last byte. */
 const LOAD_TIMEOUT_MS = 120_000;
+
+/** What a destination is given beside its lane. */
+export interface DestinationParts {
+  /** Name of the virtual machine, as the source gave it. */
+  readonly name: string;
+  /** Bytes of pages that may be kept for the source. */
+  readonly storeBytes: number;
+  /** Memory that is verified before the source hears of QEMU's success. */
+  readonly verify: readonly MappedMemory[];
+}
 
 interface Item {
   readonly incoming: IncomingMessage;
@@ -48,6 +67,8 @@ export class DestinationStream extends MigrationStream {
   readonly #digest = new message.Digest();
   readonly #returnPath = new ReturnPathWatcher();
   readonly #items: Item[] = [];
+  readonly #storeBytes: number;
+  readonly #threads: number;
   #decoder: BatchDecoder | undefined;
   /** Batches in work, or decoded and not yet written. */
   #decodedCount = 0;
@@ -58,15 +79,26 @@ export class DestinationStream extends MigrationStream {
   #hasLocalEnded = false;
   #localError: PagelaneError | undefined;
   #sent: bigint | undefined;
+  /** What is to be verified; none once it was. */
+  #toVerify: readonly MappedMemory[];
+  #memory: LoadedMemory | undefined;
+  #isVerifying = false;
+  /** QEMU's success, until memory is verified. */
+  #heldBack: Uint8Array[] = [];
   #loadTimer: NodeJS.Timeout | undefined;
 
-  constructor(parts: StreamParts, name: string) {
+  constructor(parts: StreamParts, { name, storeBytes, verify }: DestinationParts) {
     super(parts);
+    this.#toVerify = verify;
+    this.#threads = parts.threads.threads;
     this.name = name;
+    this.#storeBytes = storeBytes;
+    this.tally.storeBytes = storeBytes;
     this.tally.waitsFor = 'the first bytes from the source';
     this.lane.onMessage = (incoming) => this.#receive(incoming);
     // QEMU's return path is short, and the source's guest waits for its end.
     this.lane.isUrgent = true;
+    this.lane.send({ ...message.encodeStore(storeBytes, HEADER_BYTES), isOrdered: true });
     this.session.ended.then((error) => this.#sessionEnded(error));
   }
 
@@ -128,7 +160,11 @@ export class DestinationStream extends MigrationStream {
     if (this.#writer.hasLayout)
       throw new ProtocolError('ERR_MESSAGE', 'Source named its blocks twice');
     const layout = message.decodeBlocks(payload);
-    this.#decoder = new BatchDecoder(layout);
+    if (this.#toVerify.length > 0) {
+      this.#memory = new LoadedMemory(layout, { memory: this.#toVerify, threads: this.#threads });
+    }
+    const hashes = this.#memory && { hashes: this.#memory.hashes };
+    this.#decoder = new BatchDecoder(layout, storeSlots(layout, this.#storeBytes), hashes);
     this.#writer.setLayout(layout);
     this.tally.setLayout(layout);
   }
@@ -141,11 +177,26 @@ export class DestinationStream extends MigrationStream {
     if (this.#hasLocalEnded) throw this.#closedEarly();
     this.tally.waitsFor = undefined;
     const bytes = isBytes ? message.decodeBytes(incoming.payload) : undefined;
+    if (bytes?.place.isVerbatim === true && this.#toVerify.length > 0) this.#meetVerbatim(bytes);
     this.#digest.add(incoming.payload, 0, incoming.sequence);
     this.#items.push({ incoming, kind, bytes, isStarted: isBytes, batch: undefined });
     this.#unwritten++;
     this.#decodeNext();
     this.#writeReady();
+  }
+
+  /** Pages may come in these bytes: what was decoded is then no longer what the guest has. */
+  #meetVerbatim({ data }: { readonly data: Uint8Array }): void {
+    // Only a recovered post-copy begins like this.
+    const isRecovery = this.tally.streamBytes === 0 && this.#items.length === 0;
+    if (describeUnknown(data) !== 'post-copy' && !isRecovery) {
+      const text = 'Cannot verify memory: from a point on it would be carried as plain bytes';
+      throw new PagelaneError('ERR_VERIFY_MEMORY', text);
+    }
+    // The guest is no longer whole at the source: it must not be lost for this.
+    this.tally.addFallback('memory is not verified: post-copy began');
+    this.#toVerify = [];
+    this.#memory?.close();
   }
 
   /** Starts the decoding of waiting batches, as far as there is room for what comes out. */
@@ -168,9 +219,15 @@ export class DestinationStream extends MigrationStream {
     const literalBytes = message.batchLiteralBytes(incoming.payload);
     incoming.release();
     const { decoded } = item.batch;
-    const pages = decoded[Decoded.pages]!;
-    const zeroPages = decoded[Decoded.zeroPages]!;
-    this.tally.addPages({ pages, zeroPages, blankPages: 0, foreignPages: 0 });
+    this.tally.addPages({
+      pages: decoded[Decoded.pages]!,
+      zeroPages: decoded[Decoded.zeroPages]!,
+      blankPages: 0,
+      foreignPages: 0,
+      fillPages: decoded[Decoded.fillPages]!,
+      samePages: decoded[Decoded.samePages]!,
+      deltaPages: decoded[Decoded.deltaPages]!,
+    });
     this.tally.addCodec(codec, literalBytes, wireBytes);
     this.#writeReady();
   }
@@ -252,7 +309,7 @@ export class DestinationStream extends MigrationStream {
     this.#finishIfDone();
   }
 
-  /** QEMU's return path: relayed as it comes. */
+  /** QEMU's return path: relayed as it comes, but for success before memory is verified. */
   protected override takeLocal(bytes: Uint8Array, done: () => void): void {
     if (this.isSettled) {
       done();
@@ -260,11 +317,57 @@ export class DestinationStream extends MigrationStream {
     }
     this.#usesReturnPath = true;
     this.#returnPath.push(bytes);
+    if (this.#toVerify.length > 0 && this.#returnPath.shutStatus === 0) {
+      this.#heldBack.push(bytes.slice());
+      this.#verify();
+    } else if (this.#toVerify.length > 0 && this.#returnPath.isLost) {
+      const text = 'Cannot verify memory: the return path of QEMU is not understood';
+      this.#fail(new PagelaneError('ERR_VERIFY_MEMORY', text));
+    } else this.#relay(bytes);
+    done();
+  }
+
+  #relay(bytes: Uint8Array): void {
     const place = { isInsideBefore: false, isInsideAfter: false, isVerbatim: true, lastBlock: -1 };
     const encoded = message.encodeBytes(bytes, place, HEADER_BYTES);
     this.lane.send({ ...encoded, isOrdered: true });
     this.#finishIfDone();
-    done();
+  }
+
+  /** Compares QEMU's memory with what was decoded; QEMU has loaded everything. */
+  #verify(): void {
+    if (this.#isVerifying || this.isSettled) return;
+    this.#isVerifying = true;
+    clearTimeout(this.#loadTimer);
+    this.tally.waitsFor = 'memory to be verified';
+    if (this.#memory === undefined) {
+      const text = 'Cannot verify memory: the source named none';
+      this.#fail(new PagelaneError('ERR_VERIFY_MEMORY', text));
+      return;
+    }
+    this.#memory.verify().then(
+      (verified) => this.#takeVerified(verified),
+      (error: unknown) => {
+        if (error instanceof VerifyError) this.tally.verified = error.verified;
+        this.#fail(asPagelaneError(error));
+      },
+    );
+  }
+
+  /** Memory is as it was decoded: the source may hear it. */
+  #takeVerified(verified: VerifiedFacts): void {
+    if (this.isSettled) return;
+    this.tally.verified = verified;
+    this.tally.waitsFor = undefined;
+    this.#toVerify = [];
+    for (const bytes of this.#heldBack.splice(0)) this.#relay(bytes);
+    this.#finishIfDone();
+  }
+
+  /** QEMU's word, as far as it counts: success before memory is verified does not. */
+  get #shutStatus(): number | undefined {
+    const { shutStatus } = this.#returnPath;
+    return shutStatus === 0 && this.#toVerify.length > 0 ? undefined : shutStatus;
   }
 
   /** QEMU closed its end, or its channel broke. */
@@ -293,12 +396,14 @@ export class DestinationStream extends MigrationStream {
   #finishIfDone(): void {
     if (this.#sent === undefined || this.isSettled) return;
     if (this.#unwritten > 0) return;
-    const needsNoWord = this.#isPlain || this.channel?.isNull === true;
-    if (this.#returnPath.shutStatus === 0 || needsNoWord) this.#confirm();
-    else if (this.#hasLocalEnded) {
-      if (this.#localError !== undefined) this.#fail(this.#closedEarly());
+    const mustVerify = this.#toVerify.length > 0;
+    const needsNoWord = (this.#isPlain && !mustVerify) || this.channel?.isNull === true;
+    const hasEndedWell = this.#hasLocalEnded && this.#localError === undefined;
+    if (this.#returnPath.shutStatus === 0 || needsNoWord || hasEndedWell) {
+      if (mustVerify) this.#verify();
       else this.#confirm();
-    } else this.#awaitLoad();
+    } else if (this.#hasLocalEnded) this.#fail(this.#closedEarly());
+    else this.#awaitLoad();
   }
 
   #awaitLoad(): void {
@@ -332,7 +437,7 @@ export class DestinationStream extends MigrationStream {
 
   #sessionEnded(error: PagelaneError | undefined): void {
     if (this.isSettled) return;
-    if (this.#returnPath.shutStatus === 0) {
+    if (this.#shutStatus === 0) {
       this.tally.addFallback('the session ended before the last digest could be compared');
       this.giveLocalEnd();
       this.#settle('completed', 'destination');
@@ -347,6 +452,8 @@ export class DestinationStream extends MigrationStream {
     // The source says so: here a post-copy is only bytes.
     if (error?.code === 'ERR_POSTCOPY_PAUSED') return 'destination';
     const { shutStatus } = this.#returnPath;
+    // QEMU has it all, but was started with -S, and the source has not heard of its success.
+    if (this.#isVerifying && this.#toVerify.length > 0) return 'source';
     if (shutStatus !== undefined) return shutStatus === 0 ? 'destination' : 'source';
     // A QEMU that has gone does not run the guest; one that has everything may.
     if (this.#hasLocalEnded) return 'source';
@@ -381,12 +488,13 @@ export class DestinationStream extends MigrationStream {
 
   #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#loadTimer);
+    this.#memory?.close();
     this.settle({
       side: 'destination',
       name: this.name,
       outcome,
       guest,
-      effective: {},
+      effective: { storeBytes: this.#storeBytes },
       sent: this.#sent,
       applied: this.#digest.value,
       switchoverMs: undefined,
@@ -396,7 +504,7 @@ export class DestinationStream extends MigrationStream {
 
   protected override abandon(error: Error | null): void {
     // The guest is here; only the source's last word is missing.
-    if (this.#returnPath.shutStatus === 0) return;
+    if (this.#shutStatus === 0) return;
     const text = error === null ? 'Migration stream was destroyed' : messageOf(error);
     this.#fail(new PagelaneError('ERR_DESTROYED', text));
   }

@@ -3,6 +3,7 @@ import { Codec } from '../native.ts';
 import type { RamLayout } from '../page/block.ts';
 import { memoryBytes } from '../page/block.ts';
 import type { BatchFacts } from '../page/encode.ts';
+import type { VerifiedFacts } from '../page/loaded-memory.ts';
 
 /** What a migration is doing. In this order; a phase may be skipped, none comes back. */
 export type Phase = 'setup' | 'precopy' | 'switchover' | 'postcopy' | 'done';
@@ -11,8 +12,14 @@ export type Phase = 'setup' | 'precopy' | 'switchover' | 'postcopy' | 'done';
 export interface PageCounts {
   /** Pages of zeros, sent as a fact. */
   zero: number;
+  /** Pages that repeat one word of 8 bytes. */
+  fill: number;
   /** Pages sent with their bytes, compressed or not. */
   raw: number;
+  /** Pages that the destination had, from another page or from an earlier time. */
+  same: number;
+  /** Pages sent as what changed since they were sent before. */
+  delta: number;
   /** Pages that QEMU had encoded itself: XBZRLE, COMPRESS. */
   foreign: number;
 }
@@ -21,6 +28,21 @@ export interface PageCounts {
 export interface CodecBytes {
   pageBytes: number;
   wireBytes: number;
+}
+
+/** What keeping pages at both ends was good for. */
+export interface StoreFacts {
+  /** Most bytes that were kept at each end. */
+  readonly bytes: number;
+  /** Bytes of pages that did not have to be sent, before compression. */
+  readonly savedBytes: number;
+}
+
+/** Pages that were sent more than once; counted by the source while it keeps pages. */
+export interface ResentFacts {
+  readonly pages: number;
+  /** Their share of what went over the wire. */
+  readonly wireBytes: number;
 }
 
 /** One path, as the result states it. */
@@ -75,6 +97,8 @@ export interface MigrationResult {
   readonly wireBytes: number;
   readonly pages: Readonly<PageCounts>;
   readonly codecs: Readonly<Record<string, Readonly<CodecBytes>>>;
+  readonly store: StoreFacts;
+  readonly resent: ResentFacts;
   readonly paths: readonly PathFacts[];
   readonly rounds: number;
   readonly cpuSeconds: number;
@@ -83,6 +107,8 @@ export interface MigrationResult {
     readonly applied: string | undefined;
     readonly equal: boolean | undefined;
   };
+  /** At a destination that was asked to verify memory, once it has. */
+  readonly verified?: VerifiedFacts;
   readonly effective: Readonly<Record<string, unknown>>;
   /** What was not done as asked, or not as well as could be, and why. */
   readonly fallbacks: readonly string[];
@@ -95,16 +121,32 @@ const CODEC_NAMES: Readonly<Record<number, string>> = {
   [Codec.Zstd]: 'zstd',
 };
 
+/** All pages, however they travelled. */
+export function sumOf(pages: Readonly<PageCounts>): number {
+  const { zero, fill, raw, same, delta, foreign } = pages;
+  return zero + fill + raw + same + delta + foreign;
+}
+
+type PageFacts = Pick<
+  BatchFacts,
+  'pages' | 'zeroPages' | 'blankPages' | 'foreignPages' | 'fillPages' | 'samePages' | 'deltaPages'
+>;
+
 /** Counts what passes one end of a migration. */
 export class Tally {
   phase: Phase = 'setup';
   round = 0;
   memoryBytes = 0;
   streamBytes = 0;
-  readonly pages: PageCounts = { zero: 0, raw: 0, foreign: 0 };
+  /** Bytes of pages that are kept at each end. */
+  storeBytes = 0;
+  readonly pages: PageCounts = { zero: 0, fill: 0, raw: 0, same: 0, delta: 0, foreign: 0 };
+  readonly resent = { pages: 0, wireBytes: 0 };
+  #deltaBytes = 0;
   readonly codecs: Record<string, CodecBytes> = {};
   readonly fallbacks: string[] = [];
   waitsFor: string | undefined;
+  verified: VerifiedFacts | undefined;
   #pageBits = 12;
   #pagesBeforeRound = 0;
   readonly #cpuAtStart = process.cpuUsage();
@@ -122,11 +164,31 @@ export class Tally {
     this.#pagesBeforeRound = this.#allPages;
   }
 
-  addPages(facts: Pick<BatchFacts, 'pages' | 'zeroPages' | 'foreignPages' | 'blankPages'>): void {
-    const zero = facts.zeroPages + facts.blankPages;
-    this.pages.zero += zero;
-    this.pages.foreign += facts.foreignPages;
-    this.pages.raw += facts.pages - zero - facts.foreignPages;
+  addPages(facts: PageFacts): void {
+    const { pages } = this;
+    pages.zero += facts.zeroPages + facts.blankPages;
+    pages.foreign += facts.foreignPages;
+    pages.fill += facts.fillPages;
+    pages.same += facts.samePages;
+    pages.delta += facts.deltaPages;
+    pages.raw +=
+      facts.pages -
+      (facts.zeroPages + facts.blankPages + facts.foreignPages) -
+      (facts.fillPages + facts.samePages + facts.deltaPages);
+  }
+
+  /** Counts the pages of a batch that were sent before, and their share of its bytes. */
+  addResent({ pages, zeroPages, againPages, deltaBytes }: BatchFacts, wireBytes: number): void {
+    this.#deltaBytes += deltaBytes;
+    if (againPages === 0) return;
+    this.resent.pages += againPages;
+    this.resent.wireBytes += Math.round((wireBytes * againPages) / (pages - zeroPages));
+  }
+
+  /** Bytes of pages that did not have to be sent. */
+  get savedBytes(): number {
+    const { same, delta } = this.pages;
+    return Math.max(0, (same + delta) * 2 ** this.#pageBits - this.#deltaBytes);
   }
 
   addCodec(codec: Codec, pageBytes: number, wireBytes: number): void {
@@ -155,6 +217,6 @@ export class Tally {
   }
 
   get #allPages(): number {
-    return this.pages.zero + this.pages.raw + this.pages.foreign;
+    return sumOf(this.pages);
   }
 }

@@ -1,6 +1,8 @@
 import type { PathAddress } from '../address.ts';
 import { type PagelaneError, ProtocolError } from '../errors.ts';
-import { setThreads } from '../page/threads.ts';
+import type { MappedMemory } from '../page/loaded-memory.ts';
+import { defaultStoreBytes } from '../page/store.ts';
+import { setThreads, type ThreadOptions, type ThreadsInUse } from '../page/threads.ts';
 import type { PathReport } from '../path/path.ts';
 import { type ConnectOptions, connectSession } from '../session/connect.ts';
 import type { SessionEvent } from '../session/events.ts';
@@ -13,18 +15,32 @@ import { Tally } from './progress.ts';
 import { type SourceOptions, SourceStream } from './source.ts';
 import type { StreamParts } from './stream.ts';
 
-/** What this process spends on page contents. */
-export interface ThreadOptions {
-  /** Worker threads of the addon. @default the processors this process may use */
-  readonly threads?: number;
+/** How a migration is accepted. */
+export interface AcceptOptions {
+  /** Ends the wait for one. */
+  readonly signal?: AbortSignal;
+  /**
+   * Most bytes of pages that are kept for the source, so that it need not send them again.
+   * @default a quarter of the memory that is free
+   */
+  readonly storeBytes?: number;
+  /**
+   * RAM blocks that are read again when QEMU has loaded everything, from the files that it maps for
+   * them, and compared with what was decoded, before the source hears of QEMU's success.
+   *
+   * QEMU must have been started with `-S`: the guest may not write to its memory before that, and
+   * where a page differs it is thrown away and the source's runs on.
+   * @default none
+   */
+  readonly verify?: readonly MappedMemory[];
 }
 
 /** Paths and lanes between two hosts, and the migrations on them. */
 export class MigrationSession {
   readonly #session: Session;
-  readonly #threads: number;
+  readonly #threads: ThreadsInUse;
 
-  constructor(session: Session, threads: number) {
+  constructor(session: Session, threads: ThreadsInUse) {
     this.#session = session;
     this.#threads = threads;
   }
@@ -45,7 +61,7 @@ export class MigrationSession {
   /** Begins a migration from here: write QEMU's stream into it, read the return path from it. */
   openMigration(options: SourceOptions = {}): SourceStream {
     const parts = this.#parts(this.#session.openLane());
-    return new SourceStream(parts, { ...options, threads: this.#threads });
+    return new SourceStream(parts, options);
   }
 
   /**
@@ -54,7 +70,8 @@ export class MigrationSession {
    * @throws {ProtocolError} ERR_MESSAGE If the peer begins with something else.
    * @throws The signal's reason, or what ended the session.
    */
-  async acceptMigration({ signal }: { signal?: AbortSignal } = {}): Promise<DestinationStream> {
+  async acceptMigration(options: AcceptOptions = {}): Promise<DestinationStream> {
+    const { signal, storeBytes, verify = [] } = options;
     const lane = await this.#session.acceptLane({ ...(signal && { signal }) });
     const first = await this.#firstMessage(lane);
     if (first.payload[0] !== MessageKind.Open) {
@@ -62,7 +79,8 @@ export class MigrationSession {
     }
     const { name } = decodeOpen(first.payload);
     first.release();
-    return new DestinationStream(this.#parts(lane), name);
+    const parts = { name, storeBytes: storeBytes ?? defaultStoreBytes(), verify };
+    return new DestinationStream(this.#parts(lane), parts);
   }
 
   /** Adds a path to the session; only who dialled can. */
@@ -122,6 +140,7 @@ export class MigrationSession {
       session: this.#session,
       lane,
       tally: new Tally(),
+      threads: this.#threads,
       now: () => performance.now(),
     };
   }
@@ -145,9 +164,9 @@ export class MigrationSession {
 /** Accepts sessions, any number of them on one port. */
 export class MigrationListener {
   readonly #listener: Listener;
-  readonly #threads: number;
+  readonly #threads: ThreadsInUse;
 
-  constructor(listener: Listener, threads: number) {
+  constructor(listener: Listener, threads: ThreadsInUse) {
     this.#listener = listener;
     this.#threads = threads;
   }
@@ -187,9 +206,10 @@ export class MigrationListener {
  *
  * @throws {PathError} ERR_PATH_… If no path could be opened.
  * @throws {RemoteError} If the listener refused, with its code.
+ * @throws {RangeError | ThreadError} What `setThreads` throws, before anything is sent.
  */
 export async function connect(options: ConnectOptions & ThreadOptions): Promise<MigrationSession> {
-  const threads = setThreads(options.threads);
+  const threads = setThreads(options);
   return new MigrationSession(await connectSession(options), threads);
 }
 
@@ -197,8 +217,9 @@ export async function connect(options: ConnectOptions & ThreadOptions): Promise<
  * Listens for sessions.
  *
  * @throws {PathError} ERR_PATH_LISTEN If the address cannot be listened on.
+ * @throws {RangeError | ThreadError} What `setThreads` throws, before anything is listened on.
  */
 export async function listen(options: ListenOptions & ThreadOptions): Promise<MigrationListener> {
-  const threads = setThreads(options.threads);
+  const threads = setThreads(options);
   return new MigrationListener(await listenForSessions(options), threads);
 }

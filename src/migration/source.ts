@@ -1,11 +1,14 @@
 import { asPagelaneError, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
+import type { RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import { BatchEncoder } from '../page/encode.ts';
+import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import * as message from '../stream/message.ts';
-import { type BytesPlace, StreamReader, type StreamSink } from '../stream/reader.ts';
+import { StreamReader } from '../stream/reader.ts';
 import { ReturnPathWatcher } from '../stream/return-path.ts';
+import type { BytesPlace, StreamSink } from '../stream/sink.ts';
 import { TailWatcher } from '../stream/tail.ts';
 import type { MigrationResult } from './progress.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
@@ -41,6 +44,11 @@ export interface SourceOptions {
   readonly name?: string;
   /** How page contents are compressed. @default "auto" */
   readonly codec?: CodecName;
+  /**
+   * Most bytes of pages that are kept, so that they need not be sent again; the destination's own
+   * limit holds too. @default a quarter of the memory that is free
+   */
+  readonly storeBytes?: number;
   /** Cancels the migration. Honoured until switchover begins; then the guest is at the source. */
   readonly signal?: AbortSignal;
 }
@@ -59,9 +67,12 @@ interface Outgoing {
 export class SourceStream extends MigrationStream {
   readonly #name: string;
   readonly #codec: CodecName;
-  readonly #threads: number;
   readonly #reader: StreamReader;
   readonly #encoder: BatchEncoder;
+  readonly #storeBytes: number;
+  /** What the destination can keep, once it has said so. */
+  #peerStoreBytes: number | undefined;
+  #layout: RamLayout | undefined;
   readonly #digest = new message.Digest();
   readonly #returnPath = new ReturnPathWatcher();
   readonly #tail = new TailWatcher();
@@ -78,12 +89,12 @@ export class SourceStream extends MigrationStream {
   #switchoverAtMs: number | undefined;
   #switchoverMs: number | undefined;
 
-  constructor(parts: StreamParts, options: SourceOptions & { readonly threads: number }) {
+  constructor(parts: StreamParts, options: SourceOptions) {
     super(parts);
     this.#name = options.name ?? '';
     this.#codec = options.codec ?? 'auto';
-    this.#threads = options.threads;
-    this.#encoder = new BatchEncoder({ codec: this.#codec, threads: options.threads });
+    this.#storeBytes = options.storeBytes ?? defaultStoreBytes();
+    this.#encoder = new BatchEncoder({ codec: this.#codec, threads: parts.threads.threads });
     this.#reader = new StreamReader(this.#makeSink());
     this.lane.onDrain = () => {
       this.#sendReady();
@@ -118,6 +129,8 @@ export class SourceStream extends MigrationStream {
     this.tally.waitsFor = 'paths to take what is ready';
     if (this.#isBackedUp()) return;
     const before = input.at;
+    // Where the network is the limit, a page that will be overwritten is not worth its bytes.
+    this.#reader.mayHold = this.#encoder.choice.isNetworkLimit;
     try {
       input.at = this.#reader.push(input.bytes, input.at);
     } catch (error) {
@@ -142,6 +155,8 @@ export class SourceStream extends MigrationStream {
       takeSlot: () => (this.#isBackedUp() ? undefined : this.#encoder.takeSlot()),
       layout: (layout) => {
         this.tally.setLayout(layout);
+        this.#layout = layout;
+        this.#openStore();
         this.#put(message.encodeBlocks(layout, HEADER_BYTES));
         if (!this.#reader.hasReturnPath) {
           this.tally.addFallback(
@@ -157,6 +172,14 @@ export class SourceStream extends MigrationStream {
         this.tally.beginRound();
       },
     };
+  }
+
+  /** As soon as both are known, what there is to keep and what the destination can keep. */
+  #openStore(): void {
+    if (this.#layout === undefined || this.#peerStoreBytes === undefined) return;
+    const bytes = Math.min(this.#storeBytes, this.#peerStoreBytes);
+    this.#encoder.openStore(this.#layout, storeSlots(this.#layout, bytes));
+    this.tally.storeBytes = bytes;
   }
 
   #putBytes(data: Uint8Array, place: BytesPlace): void {
@@ -228,10 +251,11 @@ export class SourceStream extends MigrationStream {
     entry.message = batch;
     entry.isReady = true;
     entry.onAcked = () => {
-      this.#encoder.give(batch.buffer);
+      this.#encoder.acked(batch);
       this.#feed();
     };
     this.tally.addPages(batch.facts);
+    this.tally.addResent(batch.facts, batch.end - batch.start);
     this.tally.addCodec(batch.codec, batch.facts.literalBytes, batch.end - batch.start);
     this.#sendReady();
     this.#feed();
@@ -288,6 +312,14 @@ export class SourceStream extends MigrationStream {
           this.giveLocal(data, () => incoming.release());
           return;
         }
+        case message.MessageKind.Store:
+          if (this.#peerStoreBytes !== undefined) {
+            throw new PagelaneError('ERR_MESSAGE', 'Destination stated its store twice');
+          }
+          this.#peerStoreBytes = message.decodeStore(incoming.payload);
+          incoming.release();
+          this.#openStore();
+          return;
         case message.MessageKind.Applied:
           this.#takeApplied(message.decodeApplied(incoming.payload));
           incoming.release();
@@ -433,7 +465,7 @@ export class SourceStream extends MigrationStream {
       name: this.#name,
       outcome,
       guest,
-      effective: { codec: this.#codec, threads: this.#threads },
+      effective: { codec: this.#codec, storeBytes: this.#storeBytes },
       sent: this.#digest.value,
       applied: this.#applied,
       switchoverMs: this.#switchoverMs,

@@ -1,5 +1,6 @@
 import { Duplex } from 'node:stream';
 import { MigrationError, PagelaneError } from '../errors.ts';
+import type { ThreadsInUse } from '../page/threads.ts';
 import type { Lane } from '../session/lane.ts';
 import type { Session } from '../session/session.ts';
 import type { ChannelReader, QemuChannel } from '../stream/endpoint.ts';
@@ -16,6 +17,8 @@ export interface StreamParts {
   readonly session: Session;
   readonly lane: Lane;
   readonly tally: Tally;
+  /** Of the addon, for the result record. */
+  readonly threads: ThreadsInUse;
   readonly now: () => number;
 }
 
@@ -38,6 +41,7 @@ export abstract class MigrationStream extends Duplex {
   protected channel: QemuChannel | undefined;
   readonly #now: () => number;
   readonly #startedMs: number;
+  readonly #threads: ThreadsInUse;
   #settle!: (result: MigrationResult) => void;
   #isSettled = false;
   /** Used as a plain stream, without a channel. */
@@ -52,6 +56,7 @@ export abstract class MigrationStream extends Duplex {
     this.session = parts.session;
     this.lane = parts.lane;
     this.tally = parts.tally;
+    this.#threads = parts.threads;
     this.#now = parts.now;
     this.#startedMs = parts.now();
     this.result = new Promise((resolve) => {
@@ -147,7 +152,8 @@ export abstract class MigrationStream extends Duplex {
     this.#isPlain = true;
     // A QEMU that is rid of its bytes would think that they arrived, and stop the guest in the end.
     if (this.#failure !== undefined) done(this.#failure);
-    else this.takeLocal(chunk, done);
+    // No Buffer: its `slice` makes no copy, and what is kept of a chunk must be one.
+    else this.takeLocal(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length), done);
   }
 
   override _final(done: (error?: Error) => void): void {
@@ -218,6 +224,8 @@ export abstract class MigrationStream extends Duplex {
       wireBytes: progress.wireBytes,
       pages: progress.pages,
       codecs: progress.codecs,
+      store: { bytes: tally.storeBytes, savedBytes: tally.savedBytes },
+      resent: { ...tally.resent },
       paths: this.session.pathReports().map(
         (path): PathFacts => ({
           local: path.local,
@@ -234,7 +242,8 @@ export abstract class MigrationStream extends Duplex {
         applied: applied === undefined ? undefined : formatDigest(applied),
         equal: sent === undefined || applied === undefined ? undefined : sent === applied,
       },
-      effective: end.effective,
+      ...(tally.verified && { verified: tally.verified }),
+      effective: { ...end.effective, ...this.#threads },
       fallbacks: [...tally.fallbacks],
       ...(end.error && {
         error: { code: end.error.code, message: end.error.message, phase },

@@ -8,18 +8,23 @@ export interface CodecStep {
   readonly codec: Codec;
   readonly level: number;
   readonly name: string;
+  /** Whether similar pages that both ends keep help to compress. */
+  readonly findsSimilar: boolean;
 }
 
 /* Chosen by us */
 
 /** From cheapest to tightest. */
 const LADDER: readonly CodecStep[] = [
-  { codec: Codec.None, level: 0, name: 'none' },
-  { codec: Codec.Lz4, level: 4, name: 'lz4-fast' },
-  { codec: Codec.Lz4, level: 1, name: 'lz4' },
-  { codec: Codec.Zstd, level: -1, name: 'zstd-fast' },
-  { codec: Codec.Zstd, level: 1, name: 'zstd' },
-  { codec: Codec.Zstd, level: 2, name: 'zstd-tight' },
+  { codec: Codec.None, level: 0, name: 'none', findsSimilar: false },
+  { codec: Codec.Lz4, level: 4, name: 'lz4-fast', findsSimilar: false },
+  { codec: Codec.Lz4, level: 1, name: 'lz4', findsSimilar: false },
+  { codec: Codec.Zstd, level: -1, name: 'zstd-fast', findsSimilar: false },
+  { codec: Codec.Zstd, level: 1, name: 'zstd', findsSimilar: false },
+  { codec: Codec.Zstd, level: 1, name: 'zstd-similar', findsSimilar: true },
+  { codec: Codec.Zstd, level: 3, name: 'zstd-3', findsSimilar: true },
+  { codec: Codec.Zstd, level: 5, name: 'zstd-5', findsSimilar: true },
+  { codec: Codec.Zstd, level: 7, name: 'zstd-7', findsSimilar: true },
 ];
 const FIXED: Readonly<Record<Exclude<CodecName, 'auto'>, number>> = {
   none: 0,
@@ -27,31 +32,36 @@ const FIXED: Readonly<Record<Exclude<CodecName, 'auto'>, number>> = {
   zstd: 4,
 };
 const FIRST = 2;
+/** The lowest is for those who ask for it: what does not compress costs the next one little. */
+const LOWEST = 1;
 
-/** Batches that must agree before the ladder is climbed or descended. */
+/** Batches that must agree before anything is done differently. */
 const AGREEING_BATCHES = 6;
 
-/** A batch that keeps more than this share of its bytes was not worth compressing. */
-const WORTHLESS_SHARE = 0.94;
-
-/** Most batches that are sent as they are before compression is tried again. */
-const SKIP_BATCHES_MAX = 4;
+/** As long as every step was one up: a slow link is known at once, and most is still to be sent. */
+const AGREEING_BATCHES_AT_FIRST = 2;
 
 /**
  * Chooses the codec of the next batch from who waits for whom: where encoded batches wait for
  * paths, the network is the limit and a tighter codec pays; where paths wait for batches, the
- * processor is.
+ * processor is. This is the links' rate per free core, found out without measuring either.
  */
 export class CodecChoice {
   readonly #isFixed: boolean;
   #rung: number;
-  #votes = 0;
-  #skipNext = 0;
-  #skipBatches = 1;
+  /** Batches in a row that waited for paths if positive, that paths waited for if negative. */
+  #agreeing = 0;
+  #isNetworkLimit = false;
+  #hasOnlyClimbed = true;
 
   constructor(name: CodecName) {
     this.#isFixed = name !== 'auto';
     this.#rung = name === 'auto' ? FIRST : FIXED[name];
+  }
+
+  /** Whether batches wait for paths. Then memory and time are well spent on sending less. */
+  get isNetworkLimit(): boolean {
+    return this.#isNetworkLimit;
   }
 
   /** The step of the ladder in use. */
@@ -65,31 +75,21 @@ export class CodecChoice {
    * @param waitingBytes Encoded bytes that wait for a path.
    */
   next(waitingBytes: number): CodecStep {
-    if (!this.#isFixed) this.#vote(waitingBytes > 0 ? 1 : -1);
-    if (this.#skipNext > 0) {
-      this.#skipNext--;
-      return LADDER[0]!;
+    const direction = waitingBytes > 0 ? 1 : -1;
+    const isSame = Math.sign(this.#agreeing) === direction;
+    this.#agreeing = isSame ? this.#agreeing + direction : direction;
+    const isFirstClimb = this.#hasOnlyClimbed && direction > 0;
+    const needed = isFirstClimb ? AGREEING_BATCHES_AT_FIRST : AGREEING_BATCHES;
+    if (Math.abs(this.#agreeing) >= needed) {
+      this.#agreeing = 0;
+      this.#hasOnlyClimbed = isFirstClimb;
+      this.#isNetworkLimit = direction > 0;
+      if (!this.#isFixed) this.#climb(direction);
     }
     return this.current;
   }
 
-  /** Learns how a compressed batch turned out. */
-  learn(literalBytes: number, wireBytes: number): void {
-    if (this.#isFixed || literalBytes === 0) return;
-    if (wireBytes > literalBytes * WORTHLESS_SHARE) {
-      this.#skipNext = this.#skipBatches;
-      this.#skipBatches = Math.min(SKIP_BATCHES_MAX, this.#skipBatches * 2);
-    } else {
-      this.#skipNext = 0;
-      this.#skipBatches = 1;
-    }
-  }
-
-  #vote(direction: 1 | -1): void {
-    this.#votes = Math.sign(this.#votes) === -direction ? direction : this.#votes + direction;
-    if (Math.abs(this.#votes) < AGREEING_BATCHES) return;
-    this.#votes = 0;
-    // The lowest rung is only for what does not compress: the cheap step costs less than any wire.
-    this.#rung = Math.min(LADDER.length - 1, Math.max(1, this.#rung + direction));
+  #climb(direction: 1 | -1): void {
+    this.#rung = Math.min(LADDER.length - 1, Math.max(LOWEST, this.#rung + direction));
   }
 }

@@ -1,14 +1,29 @@
-import { Codec, Encoded, native, Sealed, SLOT_ROOM_BYTES } from '../native.ts';
-import { CodecChoice, type CodecName } from './codec-choice.ts';
+import { PagelaneError } from '../errors.ts';
+import { SequenceSet } from '../frame/sequence-set.ts';
+import {
+  BATCHES_MAX,
+  Codec,
+  Encoded,
+  native,
+  Order,
+  OrderFlag,
+  Sealed,
+  SLOT_ROOM_BYTES,
+  type StoreIndex,
+} from '../native.ts';
+import type { RamLayout } from './block.ts';
+import { CodecChoice, type CodecName, type CodecStep } from './codec-choice.ts';
 import { SlotPool } from './slot-pool.ts';
+import { openStoreIndex } from './store.ts';
 
 /*
  * From sealed batches to messages, in the addon's threads
  *
  *   1. seal      the reader leaves header, map and literals in a slot
  *   2. choose    a codec, by who waits for whom
- *   3. encode    checksum and compression, in a worker
+ *   3. encode    what the store has becomes references; checksum, compression: in a worker
  *   4. send      the message stays in its slot until it is acked; then the slot is free again
+ *   5. ack       what all batches up to there have kept may be referred to
  */
 
 /* Chosen by us */
@@ -23,9 +38,18 @@ export const SENDER_SLOTS_MAX = 96;
 export interface BatchFacts {
   readonly pages: number;
   readonly zeroPages: number;
-  readonly rawPages: number;
   readonly blankPages: number;
   readonly foreignPages: number;
+  /** Pages that repeat one word. */
+  readonly fillPages: number;
+  /** Pages that the store has as they are, and as they were. */
+  readonly samePages: number;
+  readonly deltaPages: number;
+  /** What the deltas take. */
+  readonly deltaBytes: number;
+  /** Pages that were sent before; 0 without a store. */
+  readonly againPages: number;
+  /** References and contents, before they were compressed. */
   readonly literalBytes: number;
 }
 
@@ -35,6 +59,8 @@ export interface EncodedBatch {
   readonly start: number;
   readonly end: number;
   readonly codec: Codec;
+  /** Place of the batch in its stream: for `acked`. */
+  readonly number: number;
   readonly facts: BatchFacts;
 }
 
@@ -43,7 +69,10 @@ export class BatchEncoder {
   readonly choice: CodecChoice;
   readonly #slots: SlotPool;
   readonly #inWorkMax: number;
+  readonly #acked = new SequenceSet();
   #inWork = 0;
+  #nextNumber = 0;
+  #store: StoreIndex | undefined;
 
   /**
    * @param threads Worker threads of the addon; one more batch than that is kept ready for them.
@@ -62,6 +91,15 @@ export class BatchEncoder {
     return this.#inWork;
   }
 
+  /**
+   * Lets batches refer to what the destination keeps, in so many slots.
+   *
+   * @throws {Error} ERR_OUT_OF_MEMORY If there is no memory for it.
+   */
+  openStore(layout: RamLayout, slots: number): void {
+    this.#store = openStoreIndex(layout, slots);
+  }
+
   /** A slot to build a batch in; undefined while the threads or the slots are all busy. */
   takeSlot(): Uint8Array | undefined {
     // Each batch in work may need a second slot for its compressed form.
@@ -69,9 +107,10 @@ export class BatchEncoder {
     return isFull ? undefined : this.#slots.take();
   }
 
-  /** Takes back the buffer of a batch that is no longer needed. */
-  give(buffer: Uint8Array): void {
+  /** The destination has a batch: its buffer is free, and what it keeps may be referred to. */
+  acked({ buffer, number }: EncodedBatch): void {
     this.#slots.give(buffer);
+    this.#acked.add(number);
   }
 
   /**
@@ -80,43 +119,73 @@ export class BatchEncoder {
    * @param waitingBytes Encoded bytes that wait for a path: the hint by which the codec is chosen.
    */
   async encode(slot: Uint8Array, sealed: Int32Array, waitingBytes: number): Promise<EncodedBatch> {
-    const facts = factsOf(sealed);
-    const { codec, level } =
-      facts.literalBytes === 0 ? { codec: Codec.None, level: 0 } : this.choice.next(waitingBytes);
-    const out = codec === Codec.None ? slot : this.#slots.take()!;
+    const literalBytes = sealed[Sealed.literalBytes]!;
+    const step = literalBytes === 0 ? NO_LITERALS : this.choice.next(waitingBytes);
+    const out = step.codec === Codec.None ? slot : this.#slots.take()!;
+    const order = this.#order(step);
+    const number = order[Order.number]!;
+    const facts = Int32Array.from(sealed);
     const encoded = new Int32Array(Encoded.count);
     const start = sealed[Sealed.start]!;
     const end = sealed[Sealed.end]!;
     this.#inWork++;
     try {
-      await native.encodeBatch(slot, start, end, codec, level, out, encoded);
+      await native.encodeBatch(slot, start, end, order, this.#store, out, encoded);
     } finally {
       this.#inWork--;
     }
     const isInOut = encoded[Encoded.inOut] === 1;
     if (out !== slot) {
-      this.give(isInOut ? slot : out);
-      const mapBytes = SLOT_ROOM_BYTES - start;
-      const wireBytes = encoded[Encoded.end]! - encoded[Encoded.start]! - mapBytes;
-      this.choice.learn(facts.literalBytes, wireBytes);
+      this.#slots.give(isInOut ? slot : out);
     }
     return {
       buffer: isInOut ? out : slot,
       start: encoded[Encoded.start]!,
       end: encoded[Encoded.end]!,
       codec: encoded[Encoded.codec] as Codec,
-      facts,
+      number,
+      facts: factsOf(facts, encoded),
     };
+  }
+
+  #order({ codec, level, findsSimilar }: CodecStep): Int32Array {
+    const order = new Int32Array(Order.count);
+    if (this.#nextNumber > BATCHES_MAX) {
+      throw new PagelaneError(
+        'ERR_BATCH_NUMBER',
+        'Migration has more batches than can be numbered',
+      );
+    }
+    order[Order.codec] = codec;
+    order[Order.level] = level;
+    order[Order.number] = this.#nextNumber++;
+    order[Order.base] = this.#acked.base;
+    // Keeping takes memory and time at both ends: it is for links that are slower than that.
+    order[Order.flags] =
+      (this.choice.isNetworkLimit ? OrderFlag.Keeps : 0) |
+      (findsSimilar ? OrderFlag.FindsSimilar : 0);
+    return order;
   }
 }
 
-function factsOf(sealed: Int32Array): BatchFacts {
+const NO_LITERALS: CodecStep = {
+  codec: Codec.None,
+  level: 0,
+  name: 'none',
+  findsSimilar: false,
+};
+
+function factsOf(sealed: Int32Array, encoded: Int32Array): BatchFacts {
   return {
     pages: sealed[Sealed.pages]!,
     zeroPages: sealed[Sealed.zeroPages]!,
-    rawPages: sealed[Sealed.rawPages]!,
     blankPages: sealed[Sealed.blankPages]!,
     foreignPages: sealed[Sealed.foreignPages]!,
-    literalBytes: sealed[Sealed.literalBytes]!,
+    fillPages: sealed[Sealed.fillPages]!,
+    samePages: encoded[Encoded.samePages]!,
+    deltaPages: encoded[Encoded.deltaPages]!,
+    deltaBytes: encoded[Encoded.deltaBytes]!,
+    againPages: encoded[Encoded.againPages]!,
+    literalBytes: encoded[Encoded.literalBytes]!,
   };
 }

@@ -1,6 +1,6 @@
 import { ProtocolError } from '../errors.ts';
 import { SEQUENCE_WINDOW } from '../frame/limits.ts';
-import { SequenceSet } from './sequence-set.ts';
+import { SequenceSet } from '../frame/sequence-set.ts';
 
 /** Items of one epoch that cannot be delivered yet. */
 interface Held<T> {

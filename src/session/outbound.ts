@@ -1,10 +1,10 @@
 import { ProtocolError } from '../errors.ts';
 import { encodeHeader, FLAG_FIN, FrameType } from '../frame/header.ts';
 import { FRAME_COST_MIN, HEADER_BYTES, PAYLOAD_BYTES_MAX } from '../frame/limits.ts';
+import { SequenceSet } from '../frame/sequence-set.ts';
 import { Fifo } from '../path/fifo.ts';
 import type { CarriedFrame } from '../path/path.ts';
 import type { LaneSender, OutgoingMessage } from './lane.ts';
-import { SequenceSet } from './sequence-set.ts';
 
 /*
  * Outbound flow of a lane

@@ -363,7 +363,8 @@ interface Onread {
 
 function reusedBuffer(take: (bytes: Uint8Array) => boolean): Onread {
   return {
-    buffer: Buffer.allocUnsafeSlow(READ_BYTES),
+    // No Buffer: its `slice` makes no copy, and what is kept of a chunk must be one.
+    buffer: new Uint8Array(READ_BYTES),
     callback: (bytesRead, buffer) => take(buffer.subarray(0, bytesRead)),
   };
 }

@@ -9,7 +9,7 @@ import {
   type RamLayout,
 } from '../page/block.ts';
 import { viewOf } from './bytes.ts';
-import type { BytesPlace } from './reader.ts';
+import type { BytesPlace } from './sink.ts';
 
 /*
  * The messages of a migration lane but for page batches: docs/protocol.md, section 6.
@@ -25,6 +25,7 @@ export const MessageKind = {
   Pages: 4,
   End: 5,
   Applied: 6,
+  Store: 7,
 } as const;
 
 /** Most bytes of data in one bytes message. */
@@ -34,7 +35,7 @@ export const BYTES_DATA_MAX: number = 1024 * 1024;
 export const BYTES_HEADER_BYTES = 16;
 
 /** Offset of the checksum in a page batch. */
-const BATCH_CHECKSUM_AT = 24;
+const BATCH_CHECKSUM_AT = 32;
 /** Offset of the bytes of its page contents, decoded. */
 const BATCH_LITERALS_AT = 12;
 /** Offset of the checksum in a bytes message. */
@@ -230,6 +231,21 @@ export function decodeApplied(payload: Uint8Array): AppliedMessage {
     code: String(value['code'] ?? ''),
     message: String(value['message'] ?? ''),
   };
+}
+
+export function encodeStore(storeBytes: number, roomBytes: number): EncodedMessage {
+  const message = allocate(roomBytes, 16);
+  message.view.setUint8(0, MessageKind.Store);
+  message.view.setBigUint64(8, BigInt(storeBytes), true);
+  return message;
+}
+
+/** @returns Bytes of pages that the destination can keep. */
+export function decodeStore(payload: Uint8Array): number {
+  require(payload.length === 16, 'store message has a wrong length');
+  const bytes = viewOf(payload).getBigUint64(8, true);
+  require(bytes <= BigInt(BLOCK_BYTES_MAX), 'store is too large');
+  return Number(bytes);
 }
 
 /** Bytes of page contents in a page batch, decoded; the batch was checked before. */

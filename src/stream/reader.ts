@@ -13,6 +13,7 @@ import {
   STREAM_VERSION,
 } from './format.ts';
 import * as item from './item.ts';
+import type { StreamSink } from './sink.ts';
 
 /*
  * From QEMU's bytes to pages and opaque bytes
@@ -28,34 +29,6 @@ import * as item from './item.ts';
  * Whatever is not understood turns the rest of the stream into opaque bytes ("verbatim"). Nothing
  * is lost by it but speed.
  */
-
-/** Where opaque bytes belong in the stream. */
-export interface BytesPlace {
-  /** A RAM section of the source is open before these bytes. */
-  readonly isInsideBefore: boolean;
-  /** A RAM section is open after them. */
-  readonly isInsideAfter: boolean;
-  /** From these bytes on nothing is parsed. */
-  readonly isVerbatim: boolean;
-  /** Index of the block that the stream named last, -1 if none. */
-  readonly lastBlock: number;
-}
-
-/** Takes what the reader finds, in the order of the stream. */
-export interface StreamSink {
-  /** A slot for the next batch; undefined when none is free, then the reader waits. */
-  takeSlot(): Uint8Array | undefined;
-  /** The RAM blocks; once, before the first pages. */
-  layout(layout: RamLayout): void;
-  /**
-   * Opaque bytes, valid during the call. They follow all earlier pages and precede all later ones.
-   */
-  bytes(data: Uint8Array, place: BytesPlace): void;
-  /** A sealed batch (`Sealed` says where in the slot). The slot is the sink's now. */
-  pages(slot: Uint8Array, sealed: Int32Array): void;
-  /** The next batch holds a page that the epoch already has. */
-  epoch(): void;
-}
 
 type State =
   | 'header'
@@ -108,6 +81,9 @@ export class StreamReader {
   #slot: Uint8Array | undefined;
   #hasReturnPath = false;
   #fallback: string | undefined;
+  #mayHold = false;
+  /** The section that is open is not the source's: it is for pages that were held. */
+  #isOwnSection = false;
   readonly #sealed = new Int32Array(Sealed.count);
 
   constructor(sink: StreamSink) {
@@ -127,6 +103,15 @@ export class StreamReader {
   /** Why the stream is carried as plain bytes from some point on; undefined while it is not. */
   get fallback(): string | undefined {
     return this.#fallback;
+  }
+
+  /**
+   * Says whether pages that keep changing may be held back, until the end of the last round or
+   * until something must follow all pages. Their last version is what counts.
+   */
+  set mayHold(mayHold: boolean) {
+    this.#mayHold = mayHold;
+    this.#cutter?.setHolding(mayHold);
   }
 
   /** True once all RAM was seen, or once nothing is parsed any more. */
@@ -213,6 +198,7 @@ export class StreamReader {
       this.#held = bytes.slice();
       return chunk.length;
     }
+    if (!this.#keepsHolding(bytes) && !this.#releaseHeld()) return -1;
     if (itemBytes === item.NOT_KNOWN) {
       if (this.#state === 'ramStart' && item.saysMultifd(bytes, this.#listForm())) {
         this.#refuseMultifd();
@@ -360,13 +346,7 @@ export class StreamReader {
   #beginPart(): boolean {
     this.#flushOpaque();
     const cutter = this.#openCutter();
-    if (!this.#haveSlot(cutter)) return false;
-    if (!cutter.markSectionBegin()) {
-      this.#seal();
-      if (!this.#haveSlot(cutter)) return false;
-      cutter.markSectionBegin();
-    }
-    this.#isInside = true;
+    if (!this.#markSection(cutter, true)) return false;
     this.#isEnd = false;
     this.#state = 'ramBody';
     return true;
@@ -395,6 +375,7 @@ export class StreamReader {
     this.#cutter = new native.RamCutter(this.#pageBits);
     const { names, usedBytes } = blockColumns(this.#blocks);
     this.#cutter.setBlocks(names, usedBytes);
+    this.#cutter.setHolding(this.#mayHold);
     this.#sink.layout(this.#layout);
     return this.#cutter;
   }
@@ -420,13 +401,14 @@ export class StreamReader {
         break;
       case CutStop.PageAgain:
         this.#seal();
-        cutter.beginEpoch();
-        this.#sink.epoch();
+        this.#beginEpoch(cutter);
         break;
       case CutStop.SectionEnd:
         this.#state = 'ramFooter';
         break;
       case CutStop.Unknown:
+        // What comes next follows all pages; without a slot it is found again.
+        if (!this.#releaseHeld()) return next > at ? next : -1;
         return this.#goVerbatimInside(cutter, chunk, next);
       case CutStop.BadPage:
         throw new StreamError(
@@ -451,6 +433,7 @@ export class StreamReader {
     }
     const cutter = this.#cutter!;
     if (this.#isEnd) {
+      if (!this.#releaseHeld()) return false;
       this.#seal();
       this.#putOpaque(EOS_RECORD);
       this.#putOpaque(bytes);
@@ -460,15 +443,55 @@ export class StreamReader {
       this.#state = 'opaque';
       return true;
     }
-    if (!this.#haveSlot(cutter)) return false;
-    if (!cutter.markSectionEnd()) {
-      this.#seal();
-      if (!this.#haveSlot(cutter)) return false;
-      cutter.markSectionEnd();
-    }
-    this.#isInside = false;
+    if (!this.#markSection(cutter, false)) return false;
     this.#state = 'items';
     return true;
+  }
+
+  /** Whether what begins with `bytes` leaves the pages that are held where they are. */
+  #keepsHolding(bytes: Uint8Array): boolean {
+    if (this.#state === 'ramFooter') return true;
+    if (this.#state !== 'items' || bytes.length < 5) return false;
+    const isSection = bytes[0] === SectionType.Part || bytes[0] === SectionType.End;
+    return isSection && viewOf(bytes).getUint32(1) === this.#ramSection;
+  }
+
+  /** Lets the pages that are held go on. False if a slot is missing; then call again. */
+  #releaseHeld(): boolean {
+    const cutter = this.#cutter;
+    if (cutter === undefined || (cutter.heldPages() === 0 && !this.#isOwnSection)) return true;
+    while (cutter.heldPages() > 0) {
+      if (!this.#haveSlot(cutter)) return false;
+      if (!this.#isInside) {
+        if (!this.#markSection(cutter, true)) return false;
+        this.#isOwnSection = true;
+      }
+      const stop = cutter.release();
+      if (stop === CutStop.Input) break;
+      this.#seal();
+      if (stop === CutStop.PageAgain) this.#beginEpoch(cutter);
+    }
+    if (this.#isOwnSection && !this.#markSection(cutter, false)) return false;
+    this.#isOwnSection = false;
+    return true;
+  }
+
+  /** Notes a border of a RAM section in the map. False if a slot is missing. */
+  #markSection(cutter: RamCutter, isBegin: boolean): boolean {
+    const mark = (): boolean => (isBegin ? cutter.markSectionBegin() : cutter.markSectionEnd());
+    if (!this.#haveSlot(cutter)) return false;
+    if (!mark()) {
+      this.#seal();
+      if (!this.#haveSlot(cutter)) return false;
+      mark();
+    }
+    this.#isInside = isBegin;
+    return true;
+  }
+
+  #beginEpoch(cutter: RamCutter): void {
+    cutter.beginEpoch();
+    this.#sink.epoch();
   }
 
   #seal(): void {

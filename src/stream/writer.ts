@@ -1,7 +1,7 @@
 import { DECODED_ROOM_BYTES, Decoded } from '../native.ts';
 import type { RamLayout } from '../page/block.ts';
 import { EOS_BYTES, FOOTER_BYTES, PART_HEADER_BYTES, RamFlag, SectionType } from './format.ts';
-import type { BytesPlace } from './reader.ts';
+import type { BytesPlace } from './sink.ts';
 
 /*
  * From decoded batches and opaque bytes to a stream that QEMU accepts

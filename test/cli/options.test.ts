@@ -13,6 +13,11 @@ import {
   UsageError,
   type Values,
 } from '../../src/cli/options.ts';
+import { formatCpuSet } from '../../src/index.ts';
+import { native } from '../../src/native.ts';
+
+/** One that this process may use. */
+const PROCESSOR = native.usableProcessors()[0]!;
 
 const FLAGS: Flags = {
   ...COMMON_FLAGS,
@@ -76,6 +81,9 @@ describe('readCommon()', () => {
     expect(common()).toEqual({
       qemu: { kind: 'stdio' },
       threads: undefined,
+      cpuSet: undefined,
+      priority: undefined,
+      storeBytes: undefined,
       windowBytes: undefined,
       maxBytesPerSecond: undefined,
       waitMs: 600_000,
@@ -88,10 +96,15 @@ describe('readCommon()', () => {
 
   test('reads every value in its unit', () => {
     const args = ['--qemu', 'tcp:h:1', '--threads', '3', '--window', '2', '--wait', '1.5s'];
-    args.push('--max-bandwidth', '200mbit', '--resume-timeout', '2m');
+    args.push('--max-bandwidth', '200mbit', '--resume-timeout', '2m', '--priority=-5');
+    args.push('--cpu-set', `${PROCESSOR},${PROCESSOR}`);
+    args.push('--store', '3GiB');
     expect(common(...args, '--output', 'json', '--quiet', '--interval', '2m')).toEqual({
       qemu: { kind: 'tcp', host: 'h', port: 1 },
       threads: 3,
+      cpuSet: [PROCESSOR],
+      priority: -5,
+      storeBytes: 3 * 1024 ** 3,
       windowBytes: 2 * 1024 * 1024,
       maxBytesPerSecond: 25_000_000,
       waitMs: 1500,
@@ -108,6 +121,15 @@ describe('readCommon()', () => {
     ['1500ms', 1500],
   ])('--resume-timeout %s', (text, resumeTimeoutMs) => {
     expect(common('--resume-timeout', text)).toMatchObject({ resumeTimeoutMs });
+  });
+
+  test.each([
+    ['off', 0],
+    ['0', 0],
+    ['512MiB', 2 ** 29],
+    ['1.5GB', 1_500_000_000],
+  ])('--store %s', (text, storeBytes) => {
+    expect(common('--store', text)).toMatchObject({ storeBytes });
   });
 
   test('times are whole milliseconds, and none is longer than a timer takes', () => {
@@ -134,6 +156,19 @@ describe('readCommon()', () => {
     ['threads', '257'],
     ['threads', '2.5'],
     ['threads', 'two'],
+    ['threads', ''],
+    ['priority', '20'],
+    ['priority', '-21'],
+    ['priority', ''],
+    ['priority', '1e1'],
+    ['cpu-set', ''],
+    ['cpu-set', '3-1'],
+    ['cpu-set', '8191'],
+    ['store', ''],
+    ['store', '2'],
+    ['store', '0MiB'],
+    ['store', 'OFF'],
+    ['store', '-1GiB'],
     ['window', '0'],
     ['window', '1025'],
     ['wait', '-1s'],
@@ -147,6 +182,12 @@ describe('readCommon()', () => {
   ])('refuses --%s %s, and names it', (name, text) => {
     expect(() => common(`--${name}=${text}`)).toThrow(UsageError);
     expect(() => common(`--${name}=${text}`)).toThrow(`--${name}: `);
+  });
+
+  test('a processor that this process may not use is refused with those it may', () => {
+    const allowed = formatCpuSet(native.usableProcessors());
+    const text = `--cpu-set: Cannot use processors 8190-8191: this process may use ${allowed}`;
+    expect(() => common('--cpu-set', `${PROCESSOR},8190-8191`)).toThrow(new UsageError(text));
   });
 
   test('wants exactly one choice of security', () => {

@@ -12,6 +12,8 @@ import { type MigrationResult, PagelaneError, type Progress } from '../../src/in
 
 const MiB = 1024 * 1024;
 
+const NO_PAGES = { zero: 0, fill: 0, raw: 0, same: 0, delta: 0, foreign: 0 };
+
 const PROGRESS: Progress = {
   phase: 'precopy',
   elapsedMs: 1000,
@@ -21,7 +23,7 @@ const PROGRESS: Progress = {
   pageBytes: 512 * MiB,
   streamBytes: 500 * MiB,
   wireBytes: 100 * MiB,
-  pages: { zero: 41, raw: 59, foreign: 0 },
+  pages: { ...NO_PAGES, zero: 41, raw: 59 },
   codecs: { zstd: { pageBytes: 270, wireBytes: 100 } },
   codec: 'zstd',
   pathsOpen: 1,
@@ -42,8 +44,10 @@ const RESULT: MigrationResult = {
   memoryBytes: 2048 * MiB,
   streamBytes: 1,
   wireBytes: 512 * MiB,
-  pages: { zero: 1, raw: 3, foreign: 0 },
+  pages: { ...NO_PAGES, zero: 1, raw: 3 },
   codecs: {},
+  store: { bytes: 0, savedBytes: 0 },
+  resent: { pages: 0, wireBytes: 0 },
   paths: [
     { local: 'a', remote: 'b', wireBytes: 1, rttMs: 1, isLost: false },
     { local: 'a', remote: 'c', wireBytes: 1, rttMs: undefined, isLost: true },
@@ -104,7 +108,7 @@ describe('formatProgress()', () => {
   });
 
   test('has no share of what did not happen', () => {
-    const nothing = { pages: { zero: 0, raw: 0, foreign: 0 }, codecs: {}, memoryBytes: 0 };
+    const nothing = { pages: NO_PAGES, codecs: {}, memoryBytes: 0 };
     const text = line({ ...nothing, phase: 'setup' });
     expect(text).not.toMatch(/zero|×|NaN|Infinity/);
     expect(formatProgress(PROGRESS, PROGRESS, 0)).not.toMatch(/NaN|Infinity/);
@@ -117,6 +121,20 @@ describe('formatResult()', () => {
       'completed: guest at the destination after 4.2 s, 2.0 GiB of memory, 512 MiB on the wire ' +
         'over 2 paths (1 lost)',
       '  pages: 4 (zero 25 %)  rounds 3  cpu 1.23 s  digest equal (0a)',
+    ]);
+  });
+
+  test('says what was not sent because the destination had it', () => {
+    const pages = { ...NO_PAGES, zero: 1, raw: 1, same: 5, delta: 3 };
+    const store = { bytes: 512 * MiB, savedBytes: 24 * MiB };
+    expect(
+      formatResult({ ...RESULT, pages, store })
+        .split('\n')
+        .slice(1),
+    ).toEqual([
+      '  pages: 10 (zero 10 %)  rounds 3  cpu 1.23 s  digest equal (0a)',
+      '  store: 5 pages the destination had, 3 sent as what changed: 24.0 MiB not sent, ' +
+        'with at most 512 MiB kept',
     ]);
   });
 

@@ -1,17 +1,21 @@
-// Runs a fuzz target without clang: replays files, or mutates seeds blindly.
+// Runs a fuzz target without a fuzzer:
 //
-//   g++ -std=c++20 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
-//       -Inative -Itest/fuzz -DXXH_INLINE_ALL test/fuzz/batch_fuzz.cc test/fuzz/driver.cc
-//       native/kernel/*.cc -l:liblz4.a -l:libzstd.a -lpthread -o .build/batch_fuzz
-//   .build/batch_fuzz <seed> <seconds> | .build/batch_fuzz <file>…
+//   <target> [file or folder…]   replays the target's valid inputs, and files
+//   <target> --seeds <folder>    writes the target's valid inputs
 //
-// With clang, leave this file out and add -fsanitize=fuzzer.
+// Each input is replayed once as it is, then with its first allocation failing, its second, and so
+// on while there are any.
+//
+// Link with --wrap for each of the functions below.
 
-#include <chrono>
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <random>
+#include <new>
 
 #include "support.h"
 
@@ -19,46 +23,35 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-constexpr std::uint64_t kEdges[] = {0,          1,          2,           0xff,        0x7f,
-                                    0x10,       0x20,       0x28,        0x7fff,      0x8000,
-                                    0xffff,     0x10000,    0x100000,    0x7fffffff,  0x80000000,
-                                    0xffffffff, 1ULL << 52, 1ULL << 63,  ~0ULL,       4096};
+constexpr int kFailuresMax = 64;  // more than a target has allocations for one input
 
-void Mutate(Bytes& input, std::mt19937_64& random) {
-  for (auto left = 1 + random() % 4; left > 0 && !input.empty(); left--) {
-    const std::size_t at = random() % input.size();
-    switch (random() % 6) {
-      case 0:
-        input[at] ^= static_cast<std::uint8_t>(1U << (random() % 8));
-        break;
-      case 1:
-        input[at] = static_cast<std::uint8_t>(random());
-        break;
-      case 2: {
-        const std::uint64_t edge = kEdges[random() % std::size(kEdges)] + random() % 3 - 1;
-        const std::size_t width = std::min<std::size_t>(1ULL << (random() % 4), input.size() - at);
-        std::memcpy(input.data() + at, &edge, width);
-        break;
-      }
-      case 3:
-        input.resize(at);
-        break;
-      case 4: {
-        const std::size_t count = std::min<std::size_t>(1 + random() % 64, input.size() - at);
-        const Bytes piece(input.begin() + static_cast<std::ptrdiff_t>(at),
-                          input.begin() + static_cast<std::ptrdiff_t>(at + count));
-        const std::size_t to = random() % input.size();
-        input.insert(input.begin() + static_cast<std::ptrdiff_t>(to), piece.begin(), piece.end());
-        break;
-      }
-      default: {
-        const std::size_t count = std::min<std::size_t>(1 + random() % 16, input.size() - at);
-        input.erase(input.begin() + static_cast<std::ptrdiff_t>(at),
-                    input.begin() + static_cast<std::ptrdiff_t>(at + count));
-      }
-    }
-  }
+}  // namespace
+
+// Names that the linker gives: __real_ is the function, __wrap_ is what is called in its place.
+extern "C" {
+void* __real_malloc(std::size_t bytes);
+void* __real_calloc(std::size_t count, std::size_t bytes);
+void* __real__ZnwmRKSt9nothrow_t(std::size_t bytes, const std::nothrow_t& tag);
+void* __real__ZnamRKSt9nothrow_t(std::size_t bytes, const std::nothrow_t& tag);
+
+void* __wrap_malloc(std::size_t bytes) {
+  return FailsNow() ? nullptr : __real_malloc(bytes);
 }
+
+void* __wrap_calloc(std::size_t count, std::size_t bytes) {
+  return FailsNow() ? nullptr : __real_calloc(count, bytes);
+}
+
+void* __wrap__ZnwmRKSt9nothrow_t(std::size_t bytes, const std::nothrow_t& tag) {
+  return FailsNow() ? nullptr : __real__ZnwmRKSt9nothrow_t(bytes, tag);
+}
+
+void* __wrap__ZnamRKSt9nothrow_t(std::size_t bytes, const std::nothrow_t& tag) {
+  return FailsNow() ? nullptr : __real__ZnamRKSt9nothrow_t(bytes, tag);
+}
+}
+
+namespace {
 
 void Run(const Bytes& input) {
   // A buffer of exactly the input's size: a sanitizer then sees every byte read past it.
@@ -67,40 +60,66 @@ void Run(const Bytes& input) {
   LLVMFuzzerTestOneInput(exact.get(), input.size());
 }
 
-int Replay(int count, char** files) {
-  for (int i = 0; i < count; i++) {
-    std::ifstream file(files[i], std::ios::binary);
-    Run(Bytes(std::istreambuf_iterator<char>(file), {}));
+/// Runs an input with its first allocation failing, then with its second, while there are any.
+int RunFailing(const Bytes& input) {
+  allocations_may_fail = true;
+  int runs = 0;
+  do {
+    Check(runs < kFailuresMax, "an input takes few allocations");
+    allocations_left = runs++;
+    allocation_failed = false;
+    Run(input);
+  } while (allocation_failed);
+  allocations_may_fail = false;
+  return runs;
+}
+
+int Replay(const std::vector<std::filesystem::path>& files) {
+  std::vector<Bytes> inputs;
+  for (Seed& seed : Seeds()) {
+    inputs.push_back(std::move(seed.bytes));
   }
-  std::printf("replayed %d\n", count);
+  for (const std::filesystem::path& path : files) {
+    std::ifstream file(path, std::ios::binary);
+    Check(file.good(), path.c_str());
+    inputs.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  }
+  int failing = 0;
+  for (const Bytes& input : inputs) {
+    Run(input);
+    failing += RunFailing(input);
+  }
+  std::printf("%zu inputs, %d runs with an allocation that fails\n", inputs.size(), failing);
+  return 0;
+}
+
+int WriteSeeds(const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder);
+  for (const Seed& seed : Seeds()) {
+    std::ofstream file(folder / seed.name, std::ios::binary);
+    file.write(reinterpret_cast<const char*>(seed.bytes.data()),
+               static_cast<std::streamsize>(seed.bytes.size()));
+    Check(file.good(), "a seed is written");
+  }
   return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  char* end = nullptr;
-  const std::uint64_t seed = argc == 3 ? std::strtoull(argv[1], &end, 10) : 0;
-  if (argc != 3 || *end != '\0') {
-    return Replay(argc - 1, argv + 1);
+  if (argc == 3 && std::strcmp(argv[1], "--seeds") == 0) {
+    return WriteSeeds(argv[2]);
   }
-  std::mt19937_64 random(seed);
-  std::vector<Bytes> inputs = Seeds();
-  const std::size_t seed_count = inputs.size();
-  const auto stop = std::chrono::steady_clock::now() + std::chrono::seconds(std::atoi(argv[2]));
-  std::uint64_t runs = 0;
-  for (; std::chrono::steady_clock::now() < stop; runs++) {
-    Bytes input = inputs[random() % inputs.size()];
-    Mutate(input, random);
-    Run(input);
-    // A pool of mutated inputs, so that changes add up; never in place of a seed.
-    if (inputs.size() < seed_count + 200) {
-      inputs.push_back(std::move(input));
-    } else if (random() % 8 == 0) {
-      inputs[seed_count + random() % 200] = std::move(input);
+  std::vector<std::filesystem::path> files;
+  for (int i = 1; i < argc; i++) {
+    if (!std::filesystem::is_directory(argv[i])) {
+      files.emplace_back(argv[i]);
+      continue;
+    }
+    for (const auto& entry : std::filesystem::directory_iterator(argv[i])) {
+      files.push_back(entry.path());
     }
   }
-  std::printf("seed %llu: %llu runs\n", static_cast<unsigned long long>(seed),
-              static_cast<unsigned long long>(runs));
-  return 0;
+  std::sort(files.begin(), files.end());
+  return Replay(files);
 }

@@ -6,11 +6,13 @@ import {
   decodeBytes,
   decodeEnd,
   decodeOpen,
+  decodeStore,
   encodeApplied,
   encodeBlocks,
   encodeBytes,
   encodeEnd,
   encodeOpen,
+  encodeStore,
 } from '../../src/stream/message.ts';
 import { ReturnPathWatcher } from '../../src/stream/return-path.ts';
 import { TailWatcher } from '../../src/stream/tail.ts';
@@ -87,7 +89,7 @@ test(`StreamReader gives back what it takes: ${ROUNDS} rounds`, async () => {
     if (code !== 'none' && found.length > 0) foundBeforeFault++;
     codes.set(code, (codes.get(code) ?? 0) + 1);
     const order = found.map((_, index) => index);
-    const output = await writeAll(found, layout, order, 'none');
+    const output = await writeAll(found, layout, order, { codec: 'none' });
     const isPrefix = Buffer.compare(output, input.subarray(0, output.length)) === 0;
     expect({ seed, isPrefix }).toEqual({ seed, isPrefix: true });
     // Past its memory nothing is held back.
@@ -129,7 +131,7 @@ function bytesOf({ found, layout }: Outcome): Promise<Uint8Array> {
     found,
     layout,
     found.map((_, index) => index),
-    'none',
+    { codec: 'none' },
   );
 }
 
@@ -176,6 +178,10 @@ const MESSAGES = {
       const { code, message } = decodeApplied(bytes);
       expect([typeof code, typeof message]).toEqual(['string', 'string']);
     },
+  },
+  store: {
+    make: () => encodeStore(2 ** 40 + 5, 0).buffer,
+    take: (bytes: Uint8Array) => expect(Number.isSafeInteger(decodeStore(bytes))).toBe(true),
   },
 } as const;
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { Tally } from '../../src/migration/progress.ts';
+import { sumOf, Tally } from '../../src/migration/progress.ts';
 import { Codec } from '../../src/native.ts';
 import { waitUntil } from '../support/lab/processes.ts';
 import { PAGE_BYTES, StreamBuilder } from '../support/qemu-stream.ts';
@@ -16,18 +16,51 @@ const LAYOUT = {
   ],
 };
 
+const NO_PAGES = {
+  pages: 0,
+  zeroPages: 0,
+  blankPages: 0,
+  foreignPages: 0,
+  fillPages: 0,
+  samePages: 0,
+  deltaPages: 0,
+};
+
 test('Tally counts pages by kind, and those of the round apart', () => {
   const tally = new Tally();
   expect([tally.phase, tally.round]).toEqual(['setup', 0]);
   tally.setLayout(LAYOUT);
   expect([tally.phase, tally.round, tally.memoryBytes]).toEqual(['precopy', 1, 102 * PAGE_BYTES]);
-  tally.addPages({ pages: 10, zeroPages: 3, blankPages: 2, foreignPages: 1 });
-  expect(tally.pages).toEqual({ zero: 5, raw: 4, foreign: 1 });
+  const facts = { zeroPages: 3, blankPages: 2, foreignPages: 1 };
+  tally.addPages({ ...facts, pages: 20, fillPages: 2, samePages: 3, deltaPages: 4 });
+  expect(tally.pages).toEqual({ zero: 5, fill: 2, raw: 5, same: 3, delta: 4, foreign: 1 });
+  expect(sumOf(tally.pages)).toBe(20);
   tally.beginRound();
-  tally.addPages({ pages: 2, zeroPages: 0, blankPages: 0, foreignPages: 0 });
+  tally.addPages({ ...NO_PAGES, pages: 2 });
   expect(tally.round).toBe(2);
   expect(tally.roundBytes).toBe(2 * PAGE_BYTES);
-  expect(tally.pageBytes).toBe(12 * PAGE_BYTES);
+  expect(tally.pageBytes).toBe(22 * PAGE_BYTES);
+});
+
+test('Tally counts what was sent again, and what did not have to be', () => {
+  const tally = new Tally();
+  tally.setLayout(LAYOUT);
+  const facts = { ...NO_PAGES, deltaBytes: 0, againPages: 0, literalBytes: 0 };
+  const add = (each: Partial<typeof facts>, wireBytes: number): void => {
+    tally.addPages({ ...facts, ...each });
+    tally.addResent({ ...facts, ...each }, wireBytes);
+  };
+  add({ pages: 10 }, 5000);
+  expect([tally.resent, tally.savedBytes]).toEqual([{ pages: 0, wireBytes: 0 }, 0]);
+  add(
+    { pages: 12, zeroPages: 2, samePages: 3, deltaPages: 2, deltaBytes: 100, againPages: 4 },
+    500,
+  );
+  expect(tally.resent).toEqual({ pages: 4, wireBytes: 200 });
+  expect(tally.savedBytes).toBe(5 * PAGE_BYTES - 100);
+  // Pages that are all zero now cost nothing worth counting, and divide by nothing.
+  add({ pages: 5, zeroPages: 5 }, 120);
+  expect(tally.resent).toEqual({ pages: 4, wireBytes: 200 });
 });
 
 test('Tally sums bytes by codec, and keeps a note once', () => {

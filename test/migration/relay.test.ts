@@ -10,7 +10,7 @@ const PONG = Uint8Array.of(0, 2, 0, 4, 0, 0, 0, 1);
 const LOST = new PagelaneError('ERR_TEST', 'the session was lost');
 
 test('a whole migration: stream, return path, results of both ends', async () => {
-  await using parts = await openRelay({ name: 'vm1', codec: 'lz4' });
+  await using parts = await openRelay({ name: 'vm1', codec: 'lz4', storeBytes: 0 });
   const { source, destination, sourceQemu, destinationQemu } = parts;
   const stream = smallStream();
   sourceQemu.write(stream);
@@ -29,11 +29,13 @@ test('a whole migration: stream, return path, results of both ends', async () =>
     outcome: 'completed',
     guest: 'destination',
     rounds: 2,
-    pages: { zero: 0, raw: 128, foreign: 0 },
+    pages: { zero: 0, fill: 0, raw: 128, same: 0, delta: 0, foreign: 0 },
     streamBytes: stream.length,
     memoryBytes: 64 * 4096,
     fallbacks: [],
-    effective: { codec: 'lz4', threads: 2 },
+    store: { bytes: 0, savedBytes: 0 },
+    resent: { pages: 0, wireBytes: 0 },
+    effective: { codec: 'lz4', threads: 2, storeBytes: 0 },
   });
   expect(sent.downtimeMs.switchover).toBeGreaterThanOrEqual(0);
   expect(received).toMatchObject({ side: 'destination', outcome: 'completed', name: 'vm1' });
@@ -299,4 +301,26 @@ describe('a stream of which nothing is known, cut anywhere, is not taken for a w
     destinationQemu.close();
     expect(await source.result).toMatchObject({ outcome: 'completed', guest: 'destination' });
   });
+});
+
+test('what is cut between two reads is put together, both ways', async () => {
+  await using parts = await openRelay();
+  const { source, destination, sourceQemu, destinationQemu } = parts;
+  const stream = smallStream();
+  const streamed = (count: number) => () => source.progress().streamBytes >= count;
+  sourceQemu.write(stream.subarray(0, 6));
+  await waitUntil('a part of the header', streamed(6), { timeoutMs: BOUND_MS });
+  sourceQemu.write(stream.subarray(6));
+  await destinationQemu.untilBytes(stream.length, BOUND_MS);
+  const word = shut(0);
+  destinationQemu.write(word.subarray(0, 5));
+  const heard = (count: number) => () => sourceQemu.received().length === count;
+  await waitUntil('a part of the word', heard(5), { timeoutMs: BOUND_MS });
+  destinationQemu.write(word.subarray(5));
+  await waitUntil('the word', heard(8), { timeoutMs: BOUND_MS });
+  destinationQemu.close();
+  sourceQemu.close();
+  for (const result of [await source.result, await destination.result]) {
+    expect(result).toMatchObject({ guest: 'destination', outcome: 'completed' });
+  }
 });

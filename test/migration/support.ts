@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
+  type AcceptOptions,
   connect,
   type DestinationStream,
   listen,
@@ -27,10 +28,16 @@ export interface Ends extends AsyncDisposable {
   readonly destination: DestinationStream;
 }
 
+/** How two ends differ from usual ones. */
+export type EndWays = { readonly pathCount?: number } & Pick<
+  AcceptOptions,
+  'storeBytes' | 'verify'
+>;
+
 /** Opens a session over `pathCount` connections and begins a migration. */
 export async function openEnds(
   options: SourceOptions = {},
-  { pathCount = 1 }: { pathCount?: number } = {},
+  { pathCount = 1, ...accept }: EndWays = {},
 ): Promise<Ends> {
   const listener = await listen({ host: '127.0.0.1', port: 0, security: SECURITY, threads: 2 });
   const path = { host: '127.0.0.1', port: listener.port };
@@ -39,7 +46,7 @@ export async function openEnds(
   const sourceSession = await connect({ paths, security: SECURITY, threads: 2 });
   const destinationSession = await accepted;
   const source = sourceSession.openMigration(options);
-  const destination = await destinationSession.acceptMigration();
+  const destination = await destinationSession.acceptMigration(accept);
   // A test that fails a stream says so by `result`; an 'error' without a listener would end it.
   source.on('error', () => {});
   destination.on('error', () => {});
@@ -56,10 +63,10 @@ export async function openEnds(
 }
 
 /** The same with a QEMU at each end, relayed. */
-export async function openRelay(options: SourceOptions = {}) {
+export async function openRelay(options: SourceOptions = {}, ways: EndWays = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'pagelane-relay-'));
   const unix = (name: string) => ({ kind: 'unix', path: join(folder, name) }) as const;
-  const ends = await openEnds(options);
+  const ends = await openEnds(options, ways);
   const destinationQemu = await FakeDestination.listen(unix('in').path);
   const listener = await QemuListener.listen(unix('out'));
   const sourceQemu = await FakeSource.connect(unix('out').path);

@@ -5,12 +5,23 @@ import {
   Decoded,
   Encoded,
   native,
+  Order,
+  type PageStore,
   type RamCutter,
   Sealed,
   SLOT_ROOM_BYTES,
+  type StoreIndex,
 } from '../../src/native.ts';
 import { RamWriter } from '../naive/ram-stream.ts';
-import { type CutBatch, CutDriver, encode, openCutter, openTable, SMALL } from './cutting.ts';
+import {
+  type CutBatch,
+  CutDriver,
+  encode,
+  openCutter,
+  openTable,
+  orderOf,
+  SMALL,
+} from './cutting.ts';
 
 /*
  * Every export with arguments it must refuse. Nothing here may end the process.
@@ -85,7 +96,7 @@ function refuses(
 
 function batchInSlot(): CutBatch {
   const driver = new CutDriver(SMALL, 4096);
-  const bytes = exact(1024).fill(5);
+  const bytes = exact(1024).map((_, index) => index % 5);
   driver.push(
     new RamWriter(SMALL).begin().record({ kind: 'raw', block: 0, page: 0, bytes }).stream(),
   );
@@ -93,9 +104,22 @@ function batchInSlot(): CutBatch {
   return driver.batches[0]!;
 }
 
-test('setThreads() takes 1 to 256', () => {
+test('setThreads() takes 1 to 256, processors and a nice value', () => {
   const call = native.setThreads as Callable;
+  const isGiven = (value: unknown): boolean => value !== undefined;
   refuses(call, [1], 0, [...NOT_NUMBERS, ...NOT_INTEGERS, 0, 257]);
+  refuses(call, [1, Uint32Array.of(0)], 1, [
+    ...NOT_BYTES.filter(isGiven),
+    new Int32Array(1),
+    new Uint32Array(0),
+    Uint32Array.of(0, 8192),
+    Uint32Array.of(2 ** 32 - 1),
+  ]);
+  refuses(call, [1, undefined, 0], 2, [
+    ...NOT_NUMBERS.filter(isGiven),
+    ...NOT_INTEGERS.filter((value) => value !== -1),
+    ...[-21, 20],
+  ]);
   native.setThreads(256);
   native.setThreads(1);
   native.setThreads(2);
@@ -231,11 +255,11 @@ test('RamCutter methods refuse what is not theirs', () => {
   refuses(cutWith, [exact(8), 0, 8], 1, [...NOT_NUMBERS, ...NOT_INTEGERS, 9]);
   refuses(cutWith, [exact(8), 2, 8], 2, [...NOT_NUMBERS, ...NOT_INTEGERS, 1, 9]);
   refuses((value) => cutter.setInside(value as boolean), [true], 0, [undefined, 0, 'true', null]);
-  refuses((value) => cutter.seal(value as Int32Array), [new Int32Array(8)], 0, [
+  refuses((value) => cutter.seal(value as Int32Array), [new Int32Array(Sealed.count)], 0, [
     ...NOT_BYTES,
-    new Uint32Array(8),
+    new Uint32Array(Sealed.count),
     new Int32Array(Sealed.count - 1),
-    new Int32Array(new SharedArrayBuffer(32)),
+    new Int32Array(new SharedArrayBuffer(4 * Sealed.count)),
   ]);
   expect(cutter.cut(detached(8), 0, 0)).toBe(0);
   expect(cutter.cut(resizable(8).fill(1), 0, 7)).toBe(7 * 8);
@@ -252,7 +276,7 @@ test('RamCutter says when it is used out of turn', () => {
   };
   const cutter = openCutter(SMALL);
   expect(catching(() => cutter.cut(exact(1), 0, 1))).toMatchObject(state);
-  expect(catching(() => cutter.seal(new Int32Array(8)))).toMatchObject(state);
+  expect(catching(() => cutter.seal(new Int32Array(Sealed.count)))).toMatchObject(state);
   expect(catching(() => cutter.markSectionBegin())).toMatchObject(state);
   cutter.begin(exact(SLOT_BYTES));
   expect(catching(() => cutter.markSectionEnd())).toMatchObject(state);
@@ -262,42 +286,121 @@ test('RamCutter says when it is used out of turn', () => {
   expect(catching(() => cutter.setInside(false))).toMatchObject(state);
   expect(catching(() => cutter.beginEpoch())).toMatchObject(state);
   expect(catching(() => cutter.setBlocks(['a'], Float64Array.of(1)))).toMatchObject(state);
-  cutter.seal(new Int32Array(8));
-  expect(catching(() => cutter.seal(new Int32Array(8)))).toMatchObject(state);
+  cutter.seal(new Int32Array(Sealed.count));
+  expect(catching(() => cutter.seal(new Int32Array(Sealed.count)))).toMatchObject(state);
   const slot = exact(SLOT_BYTES);
   cutter.begin(slot);
   structuredClone(slot.buffer, { transfer: [slot.buffer] });
   expect(catching(() => cutter.cut(exact(1), 0, 1))).toMatchObject(state);
-  expect(catching(() => cutter.seal(new Int32Array(8)))).toMatchObject(state);
+  expect(catching(() => cutter.seal(new Int32Array(Sealed.count)))).toMatchObject(state);
   cutter.begin(exact(SLOT_BYTES));
-  cutter.seal(new Int32Array(8));
+  cutter.seal(new Int32Array(Sealed.count));
 });
 
+/** All arguments of `encodeBatch` for a sealed batch, with LZ4. */
+function encodeArguments({ slot, sealed }: CutBatch, store?: StoreIndex): unknown[] {
+  const out = exact(slot.length);
+  const order = orderOf(Codec.Lz4, 1);
+  return [slot.slice(), sealed[0], sealed[1], order, store, out, new Int32Array(Encoded.count)];
+}
+
+function openIndex(pageBits: number): StoreIndex {
+  return new native.StoreIndex(['a'], Float64Array.of(4096), pageBits, 4);
+}
+
 test('encodeBatch() refuses wrong arguments before it starts', async () => {
-  const { slot, sealed } = batchInSlot();
-  const good = [slot, sealed[0], sealed[1], Codec.Lz4, 1, exact(slot.length), new Int32Array(4)];
+  const batch = batchInSlot();
+  const { sealed } = batch;
+  const good = encodeArguments(batch);
+  const slot = good[0] as Uint8Array;
   const call = native.encodeBatch as Callable;
-  await call(...good);
   refuses(call, good, 0, [...NOT_BYTES, exact(10), detached(slot.length), resizable(slot.length)]);
   refuses(call, good, 1, [...NOT_NUMBERS, ...NOT_INTEGERS, sealed[1]! + 1]);
   refuses(call, good, 2, [...NOT_NUMBERS, ...NOT_INTEGERS, sealed[0]! - 1, slot.length + 1]);
-  refuses(call, good, 3, [...NOT_NUMBERS, ...NOT_INTEGERS, 3]);
-  refuses(call, good, 4, [...NOT_NUMBERS, 0, 65538, Number.NaN, 1.5, 2 ** 40]);
-  refuses(call, good.with(3, Codec.Zstd), 4, [...NOT_NUMBERS, 23, -131073]);
+  refuses(call, good, 3, [...NOT_BYTES, ...NOT_NUMBERS, new Int32Array(Order.count - 1)]);
+  refuses(call, good, 3, [new Uint32Array(Order.count), new Float64Array(Order.count)]);
+  const isGiven = (value: unknown): boolean => value !== undefined;
+  const notStores = [...NOT_NUMBERS, ...NOT_BYTES, openCutter(SMALL), openTable(SMALL)];
+  refuses(call, good, 4, notStores.filter(isGiven));
+  const kept = new native.PageStore(10, 4);
+  refuses(call, good, 4, [kept, Object.create(openIndex(10)), new Proxy(openIndex(10), {})]);
   refuses(call, good, 5, [...NOT_BYTES, slot, slot.subarray(10), exact(sealed[1]! - 1)]);
   refuses(call, good, 5, [detached(slot.length), resizable(slot.length)]);
   refuses(call, good, 6, [...NOT_BYTES, new Int32Array(Encoded.count - 1)]);
+  await call(...good);
+});
+
+const NUMBER_MAX = 2 ** 31 - 2;
+
+test.each([
+  ['codec', [3, -1]],
+  ['level', [0, 65538, -1]],
+  ['number', [-1, NUMBER_MAX + 1, -(2 ** 31)]],
+  ['base', [-1, 1, NUMBER_MAX]],
+  ['flags', [-1, 4]],
+] as const)(
+  'encodeBatch() refuses an order whose %s is out of its limits',
+  async (name, values) => {
+    const good = encodeArguments(batchInSlot());
+    const call = native.encodeBatch as Callable;
+    for (const value of values) {
+      const order = orderOf(Codec.Lz4, 1);
+      order[Order[name]] = value;
+      refuses(call, good, 3, [order]);
+      expect(() => call(...good.with(3, order))).toThrow(`order's "${name}" must be`);
+    }
+    const zstd = orderOf(Codec.Zstd, 23);
+    refuses(call, good, 3, [zstd, orderOf(Codec.Zstd, -131073)]);
+    const last = { number: NUMBER_MAX, base: NUMBER_MAX, flags: 3 };
+    await call(...good.with(3, orderOf(Codec.Zstd, 22, last)));
+  },
+);
+
+test('PageStore and StoreIndex are constructed with sizes within the limits', () => {
+  const store: Callable = (bits, slots) => new native.PageStore(bits as number, slots as number);
+  store(10, 1);
+  refuses(store, [12, 4], 0, [...NOT_NUMBERS, ...NOT_INTEGERS, 9, 17]);
+  refuses(store, [12, 4], 1, [...NOT_NUMBERS, ...NOT_INTEGERS, 0, 2 ** 31 + 1]);
+  const index: Callable = (...args) =>
+    new native.StoreIndex(
+      ...(args as [names: string[], usedBytes: Float64Array, pageBits: number, slots: number]),
+    );
+  const good = [['a', 'b'], Float64Array.of(4096, 1), 12, 4];
+  index(...good);
+  refuses(index, good, 0, [undefined, null, 'ab', ['a'], ['a', 'a'], ['a', 1], ['a', '']]);
+  refuses(index, good, 1, [...NOT_NUMBERS, new Float64Array(3), Float64Array.of(1, 0.5)]);
+  refuses(index, good, 2, [...NOT_NUMBERS, ...NOT_INTEGERS, 9, 17]);
+  refuses(index, good, 3, [...NOT_NUMBERS, ...NOT_INTEGERS, 0, 2 ** 31 + 1]);
+  for (const kind of [native.PageStore, native.StoreIndex]) {
+    expect(() => (kind as unknown as Callable)(12, 4)).toThrow(TypeError);
+  }
+});
+
+test('BlockTable setStore() takes a store whose pages have its size', () => {
+  const table = openTable(SMALL);
+  const set: Callable = (store) => table.setStore(store as PageStore);
+  const index = new native.StoreIndex(['a'], Float64Array.of(4096), 10, 4);
+  const good = new native.PageStore(10, 4);
+  refuses(set, [good], 0, [
+    ...[undefined, null, {}, 1, table, index, Object.create(good), new Proxy(good, {})],
+    new native.PageStore(12, 4),
+  ]);
+  set(good);
+});
+
+test('encodeBatch() rejects a store whose pages have another size', async () => {
+  const done = (native.encodeBatch as Callable)(...encodeArguments(batchInSlot(), openIndex(12)));
+  await expect(done).rejects.toMatchObject({ code: 'ERR_BATCH_HEADER' });
 });
 
 test('encodeBatch() rejects what is no sealed batch', async () => {
   const { slot, sealed } = batchInSlot();
   const encoded = new Int32Array(Encoded.count);
-  for (let start = 0; start <= slot.length; start += start < 60_000 ? 4001 : 1) {
+  const order = orderOf(Codec.None, 0);
+  for (let start = 0; start <= sealed[1]!; start += start < 60_000 ? 4001 : 1) {
     if (start === sealed[0]) continue;
-    const done = native.encodeBatch(slot, start, sealed[1]!, Codec.None, 0, slot, encoded);
-    const expected = start > sealed[1]! ? RangeError : Error;
-    if (start > sealed[1]!) break;
-    await expect(done).rejects.toThrow(expected);
+    const work = slot.slice();
+    const done = native.encodeBatch(work, start, sealed[1]!, order, undefined, work, encoded);
     await expect(done).rejects.toMatchObject({ code: 'ERR_BATCH_HEADER' });
     if (start > sealed[0]! + 400) break;
   }
@@ -344,7 +447,9 @@ test('inspectBatch() and decodeBatch() refuse wrong arguments', async () => {
 test('a result array that is detached before the end gets nothing', async () => {
   const { slot, sealed } = batchInSlot();
   const encoded = new Int32Array(new ArrayBuffer(4 * Encoded.count));
-  const done = native.encodeBatch(slot, sealed[0]!, sealed[1]!, Codec.None, 0, slot, encoded);
+  const order = orderOf(Codec.None, 0);
+  const [start, end] = [sealed[0]!, sealed[1]!];
+  const done = native.encodeBatch(slot, start, end, order, undefined, slot, encoded);
   structuredClone(encoded.buffer, { transfer: [encoded.buffer] });
   await done;
   expect(encoded).toHaveLength(0);

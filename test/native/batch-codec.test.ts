@@ -3,7 +3,16 @@ import { Codec, Decoded, Encoded, native, Sealed } from '../../src/native.ts';
 import { type NaiveTarget, naiveDecode, parseBatch } from '../naive/batch.ts';
 import { RamWriter, randomRamStream } from '../naive/ram-stream.ts';
 import { createPrng, exactRandomBytes } from '../support/prng.ts';
-import { CutDriver, decode, encode, openTable, SMALL, TARGET } from './cutting.ts';
+import {
+  CutDriver,
+  decode,
+  encode,
+  encodeWire,
+  openTable,
+  orderOf,
+  SMALL,
+  TARGET,
+} from './cutting.ts';
 
 const LEVELS: readonly [string, Codec, number][] = [
   ['none', Codec.None, 0],
@@ -14,6 +23,11 @@ const LEVELS: readonly [string, Codec, number][] = [
   ['zstd 9', Codec.Zstd, 9],
   ['zstd 22', Codec.Zstd, 22],
 ];
+
+/** Text, which is no page that repeats one word. */
+function textPage(byteCount: number): Uint8Array {
+  return new Uint8Array(Buffer.alloc(byteCount, 'all work and no play '));
+}
 
 function batchesOf(target: NaiveTarget, stream: Uint8Array): CutDriver['batches'] {
   const driver = new CutDriver(target);
@@ -35,7 +49,7 @@ test.each(LEVELS)('encodeBatch() with %s decodes to the same records', async (_,
 
 test('encodeBatch() makes text smaller, and leaves noise in the slot', async () => {
   const random = createPrng(3);
-  const text = Uint8Array.from(Buffer.from('all work and no play '.repeat(200)).subarray(0, 4096));
+  const text = textPage(4096);
   const noise = (): Uint8Array => exactRandomBytes(random, 4096);
   for (const codec of [Codec.Lz4, Codec.Zstd]) {
     for (const [bytesOf, isSmaller] of [
@@ -66,19 +80,19 @@ test('encodeBatch() gives one checksum under every codec', async () => {
   expect(checksums.size).toBe(1);
 });
 
-test('encodeBatch() says where the batch is', async () => {
+test('encodeBatch() says where the batch is, and what it holds', async () => {
+  const bytes = textPage(1024);
   const writer = new RamWriter(SMALL).begin();
-  const bytes = new Uint8Array(1024).fill(6);
   const stream = writer.record({ kind: 'raw', block: 0, page: 0, bytes }).end().stream();
-  const [{ slot, sealed }] = batchesOf(SMALL, stream) as [CutDriver['batches'][0]];
+  const [batch] = batchesOf(SMALL, stream);
+  const { sealed } = batch!;
   const [start, end] = [sealed[Sealed.start]!, sealed[Sealed.end]!];
-  const out = new Uint8Array(slot.length);
-  const encoded = new Int32Array(Encoded.count);
-  await native.encodeBatch(slot, start, end, Codec.Zstd, 1, out, encoded);
-  expect([...encoded]).toEqual([1, start, encoded[Encoded.end], Codec.Zstd]);
+  const { encoded } = await encodeWire(batch!, orderOf(Codec.Zstd, 1));
+  const facts = [Codec.Zstd, 1024, 0, 0, 0, 0];
+  expect([...encoded]).toEqual([1, start, encoded[Encoded.end], ...facts]);
   expect(encoded[Encoded.end]).toBeLessThan(end);
-  await native.encodeBatch(slot, start, end, Codec.None, 0, slot, encoded);
-  expect([...encoded]).toEqual([0, start, end, Codec.None]);
+  const plain = await encodeWire(batch!, orderOf(Codec.None, 0));
+  expect([...plain.encoded]).toEqual([0, start, end, Codec.None, 1024, 0, 0, 0, 0]);
 });
 
 test('decodeBatch() tells where its records are', async () => {
@@ -121,6 +135,11 @@ test('decodeBatch() tells where its records are', async () => {
     entryBlock: 0,
     pages: 4,
     zeroPages: 3,
+    fillPages: 1,
+    samePages: 0,
+    deltaPages: 0,
+    number: 0,
+    base: 0,
   });
 });
 

@@ -5,9 +5,12 @@ import {
   Decoded,
   Encoded,
   native,
+  Order,
+  type PageStore,
   type RamCutter,
   Sealed,
   SLOT_ROOM_BYTES,
+  type StoreIndex,
 } from '../../src/native.ts';
 import type { NaiveTarget } from '../naive/batch.ts';
 import { integerBelow } from '../support/prng.ts';
@@ -52,9 +55,11 @@ export function openCutter(target: NaiveTarget): RamCutter {
   return cutter;
 }
 
-export function openTable(target: NaiveTarget): BlockTable {
+/** The destination's side of a stream, with a store if one is given. */
+export function openTable(target: NaiveTarget, store?: PageStore): BlockTable {
   const table = new native.BlockTable(target.pageBits, target.hasFooter, target.sectionId);
   table.setBlocks(...columns(target));
+  if (store !== undefined) table.setStore(store);
   return table;
 }
 
@@ -155,21 +160,63 @@ export function* chunksOf(
   }
 }
 
-/** Encodes a sealed batch, and returns it in a buffer of exactly its size. */
-export async function encode(
-  { slot, sealed }: CutBatch,
+/** What `orderOf` and `encode` may be told beside codec and level. */
+export interface EncodePlace {
+  readonly number?: number;
+  readonly base?: number;
+  /** Sum of `OrderFlag`. */
+  readonly flags?: number;
+  readonly store?: StoreIndex;
+}
+
+/** The order for `encodeBatch`. */
+export function orderOf(
   codec: Codec,
   level: number,
-): Promise<Uint8Array<ArrayBuffer>> {
+  { number = 0, base = 0, flags = 0 }: EncodePlace = {},
+): Int32Array {
+  const order = new Int32Array(Order.count);
+  order[Order.codec] = codec;
+  order[Order.level] = level;
+  order[Order.number] = number;
+  order[Order.base] = base;
+  order[Order.flags] = flags;
+  return order;
+}
+
+export interface Wire {
+  /** The batch, in a buffer of exactly its size. */
+  readonly batch: Uint8Array<ArrayBuffer>;
+  readonly encoded: Int32Array;
+}
+
+/** Encodes a sealed batch, whose slot stays as it is. */
+export async function encodeWire(
+  { slot, sealed }: Pick<CutBatch, 'slot' | 'sealed'>,
+  order: Int32Array,
+  store?: StoreIndex,
+): Promise<Wire> {
   const encoded = new Int32Array(Encoded.count);
-  const out = new Uint8Array(new ArrayBuffer(codec === 0 ? 0 : slot.length));
-  const start = sealed[Sealed.start]!;
-  await native.encodeBatch(slot, start, sealed[Sealed.end]!, codec, level, out, encoded);
-  const from = encoded[Encoded.inOut] === 1 ? out : slot;
-  const batch = from.subarray(encoded[Encoded.start]!, encoded[Encoded.end]!);
-  const exact = new Uint8Array(new ArrayBuffer(batch.length));
-  exact.set(batch);
-  return exact;
+  const [start, end] = [sealed[Sealed.start]!, sealed[Sealed.end]!];
+  const work = new Uint8Array(new ArrayBuffer(slot.length));
+  work.set(slot.subarray(start, end), start);
+  const out = new Uint8Array(new ArrayBuffer(order[Order.codec] === 0 ? 0 : slot.length));
+  await native.encodeBatch(work, start, end, order, store, out, encoded);
+  const from = encoded[Encoded.inOut] === 1 ? out : work;
+  const bytes = from.subarray(encoded[Encoded.start]!, encoded[Encoded.end]!);
+  const batch = new Uint8Array(new ArrayBuffer(bytes.length));
+  batch.set(bytes);
+  return { batch, encoded };
+}
+
+/** Encodes a sealed batch, and returns it in a buffer of exactly its size. */
+export async function encode(
+  sealed: Pick<CutBatch, 'slot' | 'sealed'>,
+  codec: Codec,
+  level: number,
+  place: EncodePlace = {},
+): Promise<Uint8Array<ArrayBuffer>> {
+  return (await encodeWire(sealed, orderOf(codec, level, place), place.store)).batch;
 }
 
 export interface DecodedRecords {

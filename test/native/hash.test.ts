@@ -25,6 +25,9 @@ const VECTORS: readonly [number, bigint, bigint][] = [
 test.each(VECTORS)('hash64() of %i bytes with seed %i is XXH3_64', (byteCount, seed, expected) => {
   const bytes = new Uint8Array(new ArrayBuffer(byteCount)).map((_, index) => index * 7 + 3);
   expect(native.hash64(bytes, seed)).toBe(expected);
+  for (const variant of native.features().hashVariants) {
+    expect(native.hash64(bytes, seed, variant)).toBe(expected);
+  }
 });
 
 test('hash64() does not depend on where the bytes lie', () => {

@@ -9,6 +9,12 @@ import { CutDriver, carry, openCutter } from './cutting.ts';
 const ZERO_PAGES_MAX = 16384;
 const BODY_BYTES_MAX = 1 << 20;
 const MAP_ENTRIES_MAX = 4096;
+const BATCH_HEADER_BYTES = 40;
+
+/* Chosen by us: what the cutter leaves of a map for the encoder, which may split each page off its
+ * run, and names pages of the store */
+const PREFIX_ENTRIES_MAX = 128;
+const SEALED_ENTRIES_MAX = MAP_ENTRIES_MAX - 256 - PREFIX_ENTRIES_MAX;
 
 const LARGE: NaiveTarget = {
   pageBits: 12,
@@ -38,7 +44,7 @@ function fill(literalBytes: number, recordAt: (index: number) => RamRecord, targ
   return { stop: result % 8, pages: sealed[Sealed.pages]!, entries, sealed };
 }
 
-const RAW = new Uint8Array(4096).fill(1);
+const RAW = Uint8Array.from({ length: 4096 }, (_, index) => index % 251);
 
 test('RamCutter stops at the zero pages of a batch', () => {
   const found = fill(BODY_BYTES_MAX, (page) => ({ kind: 'zero', block: 0, page }));
@@ -61,21 +67,36 @@ test('RamCutter counts blank and foreign pages as pages', () => {
   expect(foreign).toMatchObject({ stop: CutStop.BatchFull, pages: 256 });
 });
 
+test('RamCutter counts pages that repeat one word as pages, and their words once a run', () => {
+  const word = (page: number): Uint8Array => RAW.slice(0, 8).fill(1 + ((page >> 3) % 200), 0, 3);
+  const at = (page: number): RamRecord => ({
+    kind: 'raw',
+    block: 0,
+    page,
+    bytes: new Uint8Array(Buffer.alloc(4096, word(page))),
+  });
+  const found = fill(BODY_BYTES_MAX, at);
+  expect(found).toMatchObject({ stop: CutStop.BatchFull, pages: 256 });
+  expect(found.sealed[Sealed.fillPages]).toBe(256);
+  expect(found.sealed[Sealed.literalBytes]).toBe((256 / 8) * 8);
+});
+
 test('RamCutter stops at the entries of the map', () => {
   const found = fill(BODY_BYTES_MAX, (index) => ({ kind: 'zero', block: 0, page: index * 2 }));
-  expect(found).toMatchObject({ stop: CutStop.BatchFull, pages: MAP_ENTRIES_MAX });
-  expect(found.sealed[Sealed.start]).toBe(SLOT_ROOM_BYTES - 65536 - 32);
+  expect(found).toMatchObject({ stop: CutStop.BatchFull, pages: SEALED_ENTRIES_MAX });
+  const mapBytes = 16 * SEALED_ENTRIES_MAX;
+  expect(found.sealed[Sealed.start]).toBe(SLOT_ROOM_BYTES - mapBytes - BATCH_HEADER_BYTES);
 });
 
 test('RamCutter marks say when the map is full', () => {
   const cutter = openCutter(LARGE);
   cutter.begin(slotOf(8192));
-  for (let left = MAP_ENTRIES_MAX / 2; left > 0; left--) {
+  for (let left = SEALED_ENTRIES_MAX / 2; left > 0; left--) {
     expect(cutter.markSectionBegin()).toBe(true);
     expect(cutter.markSectionEnd()).toBe(true);
   }
   expect(cutter.markSectionBegin()).toBe(false);
-  expect(cutter.batchEntries()).toBe(MAP_ENTRIES_MAX);
+  expect(cutter.batchEntries()).toBe(SEALED_ENTRIES_MAX);
   cutter.seal(new Int32Array(Sealed.count));
   cutter.begin(slotOf(8192));
   expect(cutter.markSectionBegin()).toBe(true);

@@ -64,6 +64,25 @@ test.each(CASES)('findZeroPages() $variant agrees with the naive one, seed $seed
   expect(find(pages, pageBytes, trial.variant)).toEqual(naiveZeroPages(pages, pageBytes));
 });
 
+test.each(zeroPageVariants)('findZeroPages() %s agrees, whichever pages are zero', (variant) => {
+  // Zero pages side by side are tested in turn, others in step: every pattern of ten.
+  for (const [pageBytes, setByte] of [
+    [64, 8],
+    [1088, 1087],
+    [1024, 512],
+  ] as const) {
+    for (let pattern = 0; pattern < 1024; pattern++) {
+      const pages = new Uint8Array(new ArrayBuffer(10 * pageBytes));
+      for (let page = 0; page < 10; page++) {
+        if (((pattern >> page) & 1) === 1) pages[page * pageBytes + setByte] = 1;
+      }
+      const bitmap = new Uint32Array(1);
+      native.findZeroPages(pages, pageBytes, bitmap, variant);
+      if (bitmap[0] !== (~pattern & 1023)) expect.fail(`pattern ${pattern} of ${pageBytes} bytes`);
+    }
+  }
+});
+
 test('findZeroPages() clears the words that no page has', () => {
   const bitmap = new Uint32Array(4).fill(0xffff_ffff);
   expect(native.findZeroPages(new Uint8Array(64), 64, bitmap)).toBe(1);

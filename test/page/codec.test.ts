@@ -2,7 +2,12 @@ import { describe, expect, test } from 'vitest';
 import { ProtocolError } from '../../src/errors.ts';
 import { Codec, Decoded } from '../../src/native.ts';
 import { BatchDecoder, DECODED_MAX } from '../../src/page/decode.ts';
-import { BatchEncoder, LITERAL_BYTES_MAX, SENDER_SLOTS_MAX } from '../../src/page/encode.ts';
+import {
+  BatchEncoder,
+  type EncodedBatch,
+  LITERAL_BYTES_MAX,
+  SENDER_SLOTS_MAX,
+} from '../../src/page/encode.ts';
 import { StreamReader } from '../../src/stream/reader.ts';
 import { createPrng } from '../support/prng.ts';
 import { PAGE_BYTES, randomBytes, StreamBuilder } from '../support/qemu-stream.ts';
@@ -17,7 +22,11 @@ const LAYOUT = {
 type Fill = 'text' | 'noise' | 'zero';
 
 /** Cuts one batch of pages with such contents, in a slot of the encoder. */
-function cutBatch(encoder: BatchEncoder, fill: Fill, pageCount = 100) {
+function cutBatch(
+  encoder: BatchEncoder,
+  fill: Fill,
+  { pageCount = 100, slot = encoder.takeSlot() }: { pageCount?: number; slot?: Uint8Array } = {},
+) {
   const builder = new StreamBuilder({ blocks: [{ name: 'pc.ram', pages: 256 }] });
   builder.header().ramStart().partBegin();
   const random = createPrng(7);
@@ -32,17 +41,29 @@ function cutBatch(encoder: BatchEncoder, fill: Fill, pageCount = 100) {
   }
   let cut: { slot: Uint8Array; sealed: Int32Array } | undefined;
   const reader = new StreamReader({
-    takeSlot: () => encoder.takeSlot(),
+    takeSlot: () => slot,
     layout: () => {},
     bytes: () => {},
-    pages: (slot, sealed) => {
-      cut = { slot, sealed: sealed.slice() };
+    pages: (filled, sealed) => {
+      cut = { slot: filled, sealed: sealed.slice() };
     },
     epoch: () => {},
   });
   reader.push(builder.bytes(), 0);
   reader.flush();
   return cut!;
+}
+
+/** As many batches of one encoder, none of them acked. */
+async function encodeMany(codec: 'none' | 'lz4' | 'zstd', fill: Fill, count: number) {
+  const encoder = new BatchEncoder({ codec, threads: 1 });
+  const payloads: Uint8Array[] = [];
+  while (payloads.length < count) {
+    const { slot, sealed } = cutBatch(encoder, fill);
+    const { buffer, start, end } = await encoder.encode(slot, sealed, 0);
+    payloads.push(new Uint8Array(buffer.slice(start, end)));
+  }
+  return payloads;
 }
 
 async function encodeOne(codec: 'none' | 'lz4' | 'zstd', fill: Fill) {
@@ -59,9 +80,9 @@ describe('BatchEncoder encode() and BatchDecoder decode()', () => {
   test.each(cases)('$codec of $fill: the records come back', async ({ codec, fill }) => {
     const plain = await encodeOne('none', fill);
     const coded = await encodeOne(codec, fill);
-    const decoder = new BatchDecoder(LAYOUT);
     const records = await Promise.all(
       [plain.payload, coded.payload].map(async (payload) => {
+        const decoder = new BatchDecoder(LAYOUT, 0);
         const { output, decoded } = await decoder.decode(payload, 0);
         expect(decoded[Decoded.pages]).toBe(100);
         expect(decoded[Decoded.zeroPages]).toBe(fill === 'zero' ? 100 : 0);
@@ -90,9 +111,8 @@ describe('BatchEncoder takeSlot()', () => {
     while (works.length < 10) {
       const slot = encoder.takeSlot();
       if (slot === undefined) break;
-      encoder.give(slot);
-      const { slot: cut, sealed } = cutBatch(encoder, 'text', 10);
-      works.push(encoder.encode(cut, sealed, 0));
+      const { slot: filled, sealed } = cutBatch(encoder, 'text', { pageCount: 10, slot });
+      works.push(encoder.encode(filled, sealed, 0));
     }
     expect(works).toHaveLength(3);
     expect(encoder.inWork).toBe(3);
@@ -105,30 +125,30 @@ describe('BatchEncoder takeSlot()', () => {
     'batches of %s that are never acked end it',
     async (fill) => {
       const encoder = new BatchEncoder({ codec: 'lz4', threads: 1 });
-      const sent: Uint8Array[] = [];
+      const sent: EncodedBatch[] = [];
       for (let slot = encoder.takeSlot(); slot !== undefined; slot = encoder.takeSlot()) {
-        encoder.give(slot);
-        const cut = cutBatch(encoder, fill, 4);
-        sent.push((await encoder.encode(cut.slot, cut.sealed, 0)).buffer);
+        const cut = cutBatch(encoder, fill, { pageCount: 4, slot });
+        sent.push(await encoder.encode(cut.slot, cut.sealed, 0));
       }
       expect(sent.length).toBeLessThan(SENDER_SLOTS_MAX);
       expect(sent.length).toBeGreaterThan(SENDER_SLOTS_MAX - 4);
-      expect(new Set(sent).size).toBe(sent.length);
-      encoder.give(sent[0]!);
+      expect(new Set(sent.map(({ buffer }) => buffer)).size).toBe(sent.length);
+      expect(sent.map(({ number }) => number)).toEqual(sent.map((_, index) => index));
+      encoder.acked(sent[0]!);
       expect(encoder.takeSlot()).toBeDefined();
     },
   );
 
   test('slots hold a batch of the documented size', () => {
     const slot = new BatchEncoder({ codec: 'none', threads: 1 }).takeSlot()!;
-    expect(slot.length).toBe(66 * 1024 + LITERAL_BYTES_MAX);
+    expect(slot.length).toBe(76 * 1024 + LITERAL_BYTES_MAX);
   });
 });
 
 describe('BatchDecoder decode()', () => {
   test('refuses a damaged batch, with its sequence', async () => {
     const { payload } = await encodeOne('lz4', 'text');
-    const decoder = new BatchDecoder(LAYOUT);
+    const decoder = new BatchDecoder(LAYOUT, 0);
     payload[payload.length - 9]! ^= 1;
     const error = await decoder.decode(payload, 42).catch((cause: unknown) => cause);
     expect(error).toBeInstanceOf(ProtocolError);
@@ -138,35 +158,34 @@ describe('BatchDecoder decode()', () => {
   test('refuses a page outside of its block', async () => {
     const { payload } = await encodeOne('none', 'noise');
     const blocks = [{ name: 'pc.ram', usedBytes: 50 * PAGE_BYTES }];
-    const decoder = new BatchDecoder({ ...LAYOUT, blocks });
+    const decoder = new BatchDecoder({ ...LAYOUT, blocks }, 0);
     await expect(decoder.decode(payload, 0)).rejects.toMatchObject({
       code: expect.stringMatching(/^ERR_BATCH_/),
     });
   });
 
   test('works with more outputs out than it keeps', async () => {
-    const { payload } = await encodeOne('none', 'noise');
-    const decoder = new BatchDecoder(LAYOUT);
+    const payloads = await encodeMany('none', 'noise', DECODED_MAX + 3);
+    const decoder = new BatchDecoder(LAYOUT, 0);
     const outputs = new Set<Uint8Array>();
-    for (let count = 0; count < DECODED_MAX + 2; count++) {
+    for (const payload of payloads.slice(0, -1)) {
       outputs.add((await decoder.decode(payload, 0)).output);
     }
     expect(outputs.size).toBe(DECODED_MAX + 2);
     for (const output of outputs) decoder.give(output);
-    expect(outputs).toContain((await decoder.decode(payload, 0)).output);
+    expect(outputs).toContain((await decoder.decode(payloads.at(-1)!, 0)).output);
   });
 
   test('a batch that failed gives its output back', async () => {
-    const { payload } = await encodeOne('lz4', 'text');
-    const bad = payload.slice();
-    bad[bad.length - 9]! ^= 1;
-    const decoder = new BatchDecoder(LAYOUT);
-    const first = (await decoder.decode(payload, 0)).output;
-    decoder.give(first);
-    for (let count = 0; count <= DECODED_MAX; count++) {
+    const [first, ...others] = await encodeMany('lz4', 'text', DECODED_MAX + 3);
+    const decoder = new BatchDecoder(LAYOUT, 0);
+    const { output } = await decoder.decode(first!, 0);
+    decoder.give(output);
+    for (const bad of others.slice(0, -1)) {
+      bad[bad.length - 9]! ^= 1;
       await expect(decoder.decode(bad, 0)).rejects.toThrow();
     }
     // Otherwise this one would be a buffer of its own, made to measure.
-    expect((await decoder.decode(payload, 0)).output.length).toBe(first.length);
+    expect((await decoder.decode(others.at(-1)!, 0)).output.length).toBe(output.length);
   });
 });

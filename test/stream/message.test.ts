@@ -47,6 +47,7 @@ test('every encoder leaves the room it was asked for', () => {
     message.encodeBytes(new Uint8Array(3), place, ROOM),
     message.encodeEnd(0n, ROOM),
     message.encodeApplied(applied, ROOM),
+    message.encodeStore(0, ROOM),
   ]) {
     expect(encoded.start).toBe(ROOM);
     expect(encoded.end).toBe(encoded.buffer.length);
@@ -226,6 +227,30 @@ describe('applied', () => {
     expectRefused(message.decodeApplied, failed('[1'), /no JSON object/);
     expectRefused(message.decodeApplied, new Uint8Array(15), /too short/);
     expectRefused(message.decodeApplied, failed(' '.repeat(5000)), /too long/);
+  });
+});
+
+describe('store', () => {
+  test('comes back', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 2 ** 52 }), (bytes) => {
+        const payload = payloadOf(message.encodeStore(bytes, ROOM));
+        expect(payload[0]).toBe(message.MessageKind.Store);
+        expect(message.decodeStore(payload)).toBe(bytes);
+      }),
+    );
+  });
+
+  test.each([2 ** 52 + 1, 2 ** 53])('refuses %i bytes', (bytes) => {
+    expectRefused(message.decodeStore, payloadOf(message.encodeStore(bytes, ROOM)), /too large/);
+  });
+
+  test('refuses the largest number there is', () => {
+    expectRefused(message.decodeStore, new Uint8Array(16).fill(255).with(0, 7), /too large/);
+  });
+
+  test.each([1, 15, 17])('refuses a message of %i bytes', (count) => {
+    expectRefused(message.decodeStore, new Uint8Array(count), /wrong length/);
   });
 });
 

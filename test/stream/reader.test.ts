@@ -16,7 +16,10 @@ test.each(SEEDS)('in the order of the stream the output is the input, seed %i', 
     literalBytes: seed % 5 === 0 ? 8 * PAGE_BYTES : 64 * PAGE_BYTES,
   });
   const order = found.map((_, index) => index);
-  const output = await writeAll(found, layout, order, seed % 2 === 0 ? 'zstd' : 'lz4');
+  const output = await writeAll(found, layout, order, {
+    codec: seed % 2 === 0 ? 'zstd' : 'lz4',
+    storeSlots: (seed % 3) * 20,
+  });
   expect(Buffer.compare(output, input)).toBe(0);
 });
 
@@ -64,7 +67,7 @@ test('every cut of a small stream into two chunks gives the same', async () => {
   for (let cut = 0; cut <= input.length; cut++) {
     const { found, layout } = readAll([input.slice(0, cut), input.slice(cut)]);
     const order = found.map((_, index) => index);
-    const output = await writeAll(found, layout, order, 'none');
+    const output = await writeAll(found, layout, order, { codec: 'none' });
     expect(Buffer.compare(output, input), `cut at ${cut}`).toBe(0);
   }
 });
@@ -75,8 +78,10 @@ const BLOCKS = [
 ];
 
 test('an unknown section makes the rest verbatim, and QEMU still knows its block', async () => {
-  const filled = (value: number) =>
-    ({ kind: 'page', bytes: new Uint8Array(PAGE_BYTES).fill(value) }) as const;
+  const filled = (value: number) => {
+    const bytes = Uint8Array.from({ length: PAGE_BYTES }, (_, index) => value + (index % 7));
+    return { kind: 'page', bytes } as const;
+  };
   const builder = new StreamBuilder({ blocks: BLOCKS }).header().ramStart();
   builder.partBegin();
   for (let page = 0; page < 8; page++) builder.page(0, page, filled(page + 1));

@@ -2,7 +2,8 @@ import { DECODED_ROOM_BYTES, Decoded, native, Sealed, SLOT_ROOM_BYTES } from '..
 import type { RamLayout } from '../../src/page/block.ts';
 import { BatchDecoder } from '../../src/page/decode.ts';
 import { BatchEncoder, LITERAL_BYTES_MAX } from '../../src/page/encode.ts';
-import { type BytesPlace, StreamReader } from '../../src/stream/reader.ts';
+import { StreamReader } from '../../src/stream/reader.ts';
+import type { BytesPlace } from '../../src/stream/sink.ts';
 import { StreamWriter } from '../../src/stream/writer.ts';
 
 /** What the reader found, with its epoch. */
@@ -10,16 +11,22 @@ export type Found =
   | { kind: 'bytes'; data: Uint8Array; place: BytesPlace; epoch: number }
   | { kind: 'pages'; slot: Uint8Array; sealed: Int32Array; epoch: number };
 
-/** Reads a whole stream in the given chunks. */
+/** Reads a whole stream in the given chunks. isBusy: whether there is no slot just now. */
 export function readAll(
   chunks: Iterable<Uint8Array>,
-  { flushEachChunk = false, literalBytes = LITERAL_BYTES_MAX } = {},
+  {
+    flushEachChunk = false,
+    literalBytes = LITERAL_BYTES_MAX,
+    mayHold = false,
+    isBusy = (): boolean => false,
+  } = {},
 ): { found: Found[]; layout: RamLayout | undefined; reader: StreamReader } {
   const found: Found[] = [];
   let layout: RamLayout | undefined;
   let epoch = 0;
   const reader = new StreamReader({
-    takeSlot: () => new Uint8Array(new ArrayBuffer(SLOT_ROOM_BYTES + literalBytes)),
+    takeSlot: () =>
+      isBusy() ? undefined : new Uint8Array(new ArrayBuffer(SLOT_ROOM_BYTES + literalBytes)),
     layout: (seen) => {
       layout = seen;
     },
@@ -33,7 +40,8 @@ export function readAll(
     },
   });
   for (const chunk of chunks) {
-    reader.push(chunk, 0);
+    reader.mayHold = mayHold;
+    for (let at = 0; at < chunk.length; ) at = reader.push(chunk, at);
     if (flushEachChunk) reader.flush();
   }
   reader.flush();
@@ -53,17 +61,28 @@ export function* cutAnywhere(
   }
 }
 
+/** How what was found is carried. */
+export interface Carriage {
+  /** @default "lz4" */
+  readonly codec?: 'none' | 'lz4' | 'zstd';
+  /** Pages that both ends keep. @default 0 */
+  readonly storeSlots?: number;
+}
+
 /** Encodes, decodes and writes what was found, in the order given by `order` (indexes into it). */
 export async function writeAll(
   found: readonly Found[],
   layout: RamLayout | undefined,
   order: readonly number[],
-  codec: 'none' | 'lz4' | 'zstd' = 'lz4',
+  { codec = 'lz4', storeSlots = 0 }: Carriage = {},
 ): Promise<Uint8Array> {
   const writer = new StreamWriter();
   const encoder = new BatchEncoder({ codec, threads: 1 });
-  const decoder = layout === undefined ? undefined : new BatchDecoder(layout);
-  if (layout !== undefined) writer.setLayout(layout);
+  const decoder = layout === undefined ? undefined : new BatchDecoder(layout, storeSlots);
+  if (layout !== undefined) {
+    writer.setLayout(layout);
+    encoder.openStore(layout, storeSlots);
+  }
   const parts: Uint8Array[] = [];
   for (const index of order) {
     const item = found[index]!;
@@ -71,14 +90,22 @@ export async function writeAll(
       parts.push(writer.beforeBytes(item.place), item.data);
       continue;
     }
-    const batch = await encoder.encode(item.slot, item.sealed, 0);
+    const batch = await encoder.encode(copyOf(item.slot, item.sealed), item.sealed, 0);
     const payload = new Uint8Array(batch.buffer.slice(batch.start, batch.end));
     const { output, decoded } = await decoder!.decode(payload, index);
     parts.push(writer.batch(output, decoded, index).slice());
     decoder!.give(output);
-    encoder.give(batch.buffer);
+    encoder.acked(batch);
   }
   return new Uint8Array(Buffer.concat(parts));
+}
+
+/** A slot with the same batch: encoding one changes it. */
+function copyOf(slot: Uint8Array, sealed: Int32Array): Uint8Array {
+  const copy = new Uint8Array(new ArrayBuffer(slot.length));
+  const start = sealed[Sealed.start]!;
+  copy.set(slot.subarray(start, sealed[Sealed.end]!), start);
+  return copy;
 }
 
 /** Indexes in an order that keeps epochs apart but shuffles inside them. */

@@ -1,6 +1,8 @@
 import { PAGE_BYTES, StreamBuilder } from './qemu-stream.ts';
 
 const PAGE_COUNT = 64;
+/** What tells the pages of the last round from others. */
+const LAST_ROUND = 100;
 
 /** How a small stream differs from a usual one. */
 export interface SmallStreamOptions {
@@ -18,16 +20,25 @@ function begin({ hasReturnPath = true }: SmallStreamOptions): StreamBuilder {
 
 function pages(builder: StreamBuilder, value: number): StreamBuilder {
   for (let page = 0; page < PAGE_COUNT; page++) {
-    const bytes = new Uint8Array(PAGE_BYTES).fill(value + page);
-    builder.page(0, page, { kind: 'page', bytes });
+    builder.page(0, page, { kind: 'page', bytes: pageOf(page, value) });
   }
   return builder.partEnd();
+}
+
+function pageOf(page: number, value: number): Uint8Array {
+  return Uint8Array.from({ length: PAGE_BYTES }, (_, index) => value + page + (index % 7));
+}
+
+/** The guest's memory when a small stream is loaded. */
+export function smallMemory(): Uint8Array {
+  const pages = Array.from({ length: PAGE_COUNT }, (_, page) => pageOf(page, LAST_ROUND));
+  return new Uint8Array(Buffer.concat(pages));
 }
 
 /** A whole pre-copy of a tiny guest: two rounds, then device state. */
 export function smallStream(options: SmallStreamOptions = {}): Uint8Array {
   const { deviceBytes = 500 } = options;
-  const builder = pages(pages(begin(options).partBegin(), 1).partBegin(3), 100);
+  const builder = pages(pages(begin(options).partBegin(), 1).partBegin(3), LAST_ROUND);
   return builder.tail(new Uint8Array(deviceBytes).fill(9)).bytes();
 }
 

@@ -1,0 +1,29 @@
+import type { RamLayout } from '../page/block.ts';
+
+/** Where opaque bytes belong in the stream. */
+export interface BytesPlace {
+  /** A RAM section of the source is open before these bytes. */
+  readonly isInsideBefore: boolean;
+  /** A RAM section is open after them. */
+  readonly isInsideAfter: boolean;
+  /** From these bytes on nothing is parsed. */
+  readonly isVerbatim: boolean;
+  /** Index of the block that the stream named last, -1 if none. */
+  readonly lastBlock: number;
+}
+
+/** Takes what the reader finds, in the order of the stream. */
+export interface StreamSink {
+  /** A slot for the next batch; undefined when none is free, then the reader waits. */
+  takeSlot(): Uint8Array | undefined;
+  /** The RAM blocks; once, before the first pages. */
+  layout(layout: RamLayout): void;
+  /**
+   * Opaque bytes, valid during the call. They follow all earlier pages and precede all later ones.
+   */
+  bytes(data: Uint8Array, place: BytesPlace): void;
+  /** A sealed batch (`Sealed` says where in the slot). The slot is the sink's now. */
+  pages(slot: Uint8Array, sealed: Int32Array): void;
+  /** The next batch holds a page that the epoch already has. */
+  epoch(): void;
+}
