@@ -119,7 +119,9 @@ Decompressed Compressor::DecompressZstd(std::span<const std::uint8_t> source,
   }
   // Also forgets the prefix of a frame that was not read to its end.
   ZSTD_DCtx_reset(decoder, ZSTD_reset_session_only);
-  ZSTD_DCtx_refPrefix(decoder, prefix.data(), prefix.size());
+  if (ZSTD_isError(ZSTD_DCtx_refPrefix(decoder, prefix.data(), prefix.size())) != 0) {
+    return Decompressed::kNoMemory;
+  }
   const std::size_t written = ZSTD_decompressDCtx(decoder, target.data(), target.size(),
                                                   source.data(), source.size());
   return written == target.size() ? Decompressed::kExact : Decompressed::kMalformed;

@@ -349,7 +349,8 @@ export class DestinationStream extends MigrationStream {
       (verified) => this.#takeVerified(verified),
       (error: unknown) => {
         if (error instanceof VerifyError) this.tally.verified = error.verified;
-        this.#fail(asPagelaneError(error));
+        // QEMU has all it needs, and a guest that runs looks like this: let nobody start another.
+        this.#fail(asPagelaneError(error), 'unknown');
       },
     );
   }

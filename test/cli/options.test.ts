@@ -10,6 +10,7 @@ import {
   readCommon,
   readMaxBandwidth,
   readSecurity,
+  readVerify,
   UsageError,
   type Values,
 } from '../../src/cli/options.ts';
@@ -230,3 +231,34 @@ test.each([{ format: formatHelp }, { format: formatControlHelp }])(
     for (const line of help.split('\n')) expect(line.length).toBeLessThanOrEqual(110);
   },
 );
+
+describe('readVerify()', () => {
+  const flags: Flags = {
+    verify: { type: 'string', help: 'what' },
+    memory: { type: 'string', multiple: true, help: 'where' },
+  };
+  const verify = (...args: string[]) => readVerify(readArguments(args, flags, {}).values);
+
+  test('names blocks and files, which may have any other character', () => {
+    expect(verify()).toEqual([]);
+    expect(verify('--verify', 'off')).toEqual([]);
+    expect(verify('--verify', 'full', '--memory', 'memory=/a=b', '--memory', 'd0=c d')).toEqual([
+      { block: 'memory', path: '/a=b' },
+      { block: 'd0', path: 'c d' },
+    ]);
+  });
+
+  test.each([
+    [['--verify', 'all'], '--verify: "all" is none of full, off'],
+    [['--verify', 'full'], '--verify full needs --memory BLOCK=FILE'],
+    [['--memory', 'a=b'], '--memory needs --verify full'],
+    [['--verify', 'full', '--memory', '=b'], '--memory: "=b" is not BLOCK=FILE'],
+    [['--verify', 'full', '--memory', 'a='], '--memory: "a=" is not BLOCK=FILE'],
+    [
+      ['--verify', 'full', '--memory', 'a=b', '--memory', 'a=c'],
+      '--memory: block "a" is named twice',
+    ],
+  ])('refuses %j', (args, message) => {
+    expect(() => verify(...args)).toThrow(new UsageError(message));
+  });
+});

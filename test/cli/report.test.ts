@@ -138,6 +138,15 @@ describe('formatResult()', () => {
     ]);
   });
 
+  test('says what was verified', () => {
+    const verified = { pages: 900, differing: 0, unverified: 7 };
+    const last = (result: MigrationResult) => formatResult(result).split('\n').at(-1);
+    expect(last({ ...RESULT, verified })).toBe(
+      '  memory: 900 pages verified, all as decoded; 7 not verified',
+    );
+    expect(last({ ...RESULT, verified: { ...verified, differing: 2 } })).toContain('2 DIFFERENT');
+  });
+
   test('says where digests differ, or were not compared, and that the place is unknown', () => {
     const digest = { sent: 'a', applied: 'b', equal: false };
     expect(formatResult({ ...RESULT, digest })).toContain('digest DIFFERENT');

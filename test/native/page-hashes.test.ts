@@ -114,6 +114,21 @@ describe('what was decoded is compared with what a file has', () => {
     expect(await compare()).toMatchObject({ differing: 1, firstDiffering: 1 });
   });
 
+  test('also while batches are decoded by several threads at once', async () => {
+    native.setThreads(4);
+    const versions = Array.from({ length: 64 }, noise);
+    const last = versions.at(-1)!;
+    load(9, last);
+    load(10, last);
+    const numbers = [...versions.keys()].sort(() => random() - 0.5);
+    const work = numbers.flatMap((number) => [
+      deliver(number, raw(9, versions[number]!, versions[number]!)),
+      compare({ firstPage: 8, pageCount: 4 }),
+    ]);
+    await Promise.all(work);
+    expect(await compare()).toEqual({ ...NOTHING, pages: 2, unknown: PAGES - 2 });
+  });
+
   test('a page that QEMU encoded itself is unknown until it comes whole', async () => {
     const page = noise();
     const record = Uint8Array.of(1, 0, 2, 0, 0);

@@ -14,7 +14,7 @@ const ADDON = process.env['PAGELANE_ADDON'] ?? resolve('build/Release/pagelane.n
 /** Defines `work(count)`: that many encodings of 1 MiB, slow ones, all at once. */
 const PRELUDE = `
   const native = require(${JSON.stringify(ADDON)});
-  const ROOM = 66 * 1024;
+  const ROOM = 76 * 1024;
   function slotWithBatch() {
     const cutter = new native.RamCutter(12);
     cutter.setBlocks(['a'], Float64Array.of(2 ** 30));
@@ -27,7 +27,7 @@ const PRELUDE = `
       record.set([0, 0, 0, 0, 0, page >> 4, (page & 15) << 4, 8, 1, 97]);
       cutter.cut(record, 0, record.length);
     }
-    const sealed = new Int32Array(8);
+    const sealed = new Int32Array(9);
     cutter.seal(sealed);
     return { slot, sealed };
   }
@@ -36,7 +36,8 @@ const PRELUDE = `
     return Array.from({ length: count }, () => {
       const own = slot.slice();
       const out = new Uint8Array(new ArrayBuffer(slot.length));
-      return native.encodeBatch(own, sealed[0], sealed[1], 2, 12, out, new Int32Array(4));
+      const order = Int32Array.of(2, 12, 0, 0, 0);
+      return native.encodeBatch(own, sealed[0], sealed[1], order, undefined, out, new Int32Array(9));
     });
   }
 `;
