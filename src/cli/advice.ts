@@ -33,7 +33,8 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_DIGEST$/, 'memory at the destination is not what was sent: do not use it'],
   [
     /^ERR_VERIFY$/,
-    'if the destination guest stands still (-S), "quit" there, and interrupt "pagelane send": the source runs on; if it runs, it only looks damaged: quit the source',
+    'if the destination guest stands still (-S), "quit" there, and interrupt "pagelane send": the ' +
+      'source runs on; if it runs, it only looks damaged: quit the source',
   ],
   [
     /^ERR_VERIFY_MEMORY$/,

@@ -37,7 +37,8 @@ const PRELUDE = `
       const own = slot.slice();
       const out = new Uint8Array(new ArrayBuffer(slot.length));
       const order = Int32Array.of(2, 12, 0, 0, 0);
-      return native.encodeBatch(own, sealed[0], sealed[1], order, undefined, out, new Int32Array(9));
+      const encoded = new Int32Array(9);
+      return native.encodeBatch(own, sealed[0], sealed[1], order, undefined, out, encoded);
     });
   }
 `;
