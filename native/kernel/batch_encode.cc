@@ -34,9 +34,9 @@ Fault CheckSealed(const BatchHeader& header, std::size_t batch_bytes) noexcept {
 constexpr int kProbedLevelMin = 4;
 constexpr std::size_t kProbes = 8;
 constexpr std::size_t kProbeBytes = 4096;
-constexpr int kProbeAcceleration = 4;
+constexpr int kProbeLevel = 1;  // the fastest that sees letters which are merely not equally likely
 
-/// Whether a slow level would be wasted: pieces from all over the literals do not shrink by LZ4.
+/// Whether a slow level would be wasted: pieces from all over the literals do not shrink.
 ///
 /// out: as many bytes as all the pieces.
 bool IsIncompressible(std::span<const std::uint8_t> literals, const EncodeOptions& options,
@@ -49,7 +49,7 @@ bool IsIncompressible(std::span<const std::uint8_t> literals, const EncodeOption
   for (std::size_t i = 0; i < kProbes; i++) {
     const auto piece = literals.subspan(i * step, kProbeBytes);
     const std::size_t smaller = kProbeBytes - kProbeBytes / 32;
-    if (compressor.Compress(Codec::kLz4, kProbeAcceleration, piece, {}, {out, smaller}) > 0) {
+    if (compressor.Compress(Codec::kZstd, kProbeLevel, piece, {}, {out, smaller}) > 0) {
       return false;
     }
   }

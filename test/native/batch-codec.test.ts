@@ -70,6 +70,29 @@ test('encodeBatch() makes text smaller, and leaves noise in the slot', async () 
   }
 });
 
+test.each([1, 3, 5, 7])(
+  'zstd %i: letters that never repeat shrink, noise is left',
+  async (level) => {
+    const random = createPrng(9);
+    const letters = (): Uint8Array =>
+      exactRandomBytes(random, 4096).map((byte) => 97 + (byte % 16));
+    const noise = (): Uint8Array => exactRandomBytes(random, 4096);
+    for (const [bytesOf, codec, share] of [
+      [letters, Codec.Zstd, 0.6],
+      [noise, Codec.None, 1.01],
+    ] as const) {
+      const writer = new RamWriter(TARGET).begin();
+      for (let page = 0; page < 20; page++) {
+        writer.record({ kind: 'raw', block: 0, page, bytes: bytesOf() });
+      }
+      const [batch] = batchesOf(TARGET, writer.end().stream());
+      const parsed = parseBatch(await encode(batch!, Codec.Zstd, level));
+      expect(parsed.codec).toBe(codec);
+      expect(parsed.wire.length).toBeLessThan(20 * 4096 * share);
+    }
+  },
+);
+
 test('encodeBatch() gives one checksum under every codec', async () => {
   const stream = randomRamStream(createPrng(5), SMALL, { sections: 1, recordsMax: 200 });
   const [batch] = batchesOf(SMALL, stream);
