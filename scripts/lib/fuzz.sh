@@ -15,7 +15,7 @@ has_clang_fuzzer() { [ -e "$(clang++ -print-file-name="libclang_rt.fuzzer-$(unam
 
 fuzz_targets() { (cd "$root/test/fuzz" && ls ./*_fuzz.cc | sed 's|^\./||; s|_fuzz\.cc$||'); }
 
-build_targets() { make -s -C "$root" -f test/fuzz/Makefile FLAVOUR="$1"; }
+build_targets() { make -s -j 2 -C "$root" -f test/fuzz/Makefile FLAVOUR="$1"; }
 
 # Longest input: a few records of every kind.
 input_bytes_max() {

@@ -21,10 +21,11 @@ const LADDER: readonly CodecStep[] = [
   { codec: Codec.Lz4, level: 1, name: 'lz4', findsSimilar: false },
   { codec: Codec.Zstd, level: -1, name: 'zstd-fast', findsSimilar: false },
   { codec: Codec.Zstd, level: 1, name: 'zstd', findsSimilar: false },
-  { codec: Codec.Zstd, level: 1, name: 'zstd-similar', findsSimilar: true },
-  { codec: Codec.Zstd, level: 3, name: 'zstd-3', findsSimilar: true },
-  { codec: Codec.Zstd, level: 5, name: 'zstd-5', findsSimilar: true },
-  { codec: Codec.Zstd, level: 7, name: 'zstd-7', findsSimilar: true },
+  { codec: Codec.Zstd, level: 2, name: 'zstd-2', findsSimilar: false },
+  { codec: Codec.Zstd, level: 3, name: 'zstd-3', findsSimilar: false },
+  { codec: Codec.Zstd, level: 3, name: 'zstd-3-similar', findsSimilar: true },
+  { codec: Codec.Zstd, level: 5, name: 'zstd-5-similar', findsSimilar: true },
+  { codec: Codec.Zstd, level: 7, name: 'zstd-7-similar', findsSimilar: true },
 ];
 const FIXED: Readonly<Record<Exclude<CodecName, 'auto'>, number>> = {
   none: 0,
@@ -62,6 +63,14 @@ export class CodecChoice {
   /** Whether batches wait for paths. Then memory and time are well spent on sending less. */
   get isNetworkLimit(): boolean {
     return this.#isNetworkLimit;
+  }
+
+  /**
+   * Whether pages that are new are worth keeping at both ends. Memory that is touched for the first
+   * time takes as long as compressing a page well, so `auto` does that first.
+   */
+  get keepsPages(): boolean {
+    return this.#isNetworkLimit && (this.#isFixed || this.current.findsSimilar);
   }
 
   /** The step of the ladder in use. */

@@ -160,10 +160,8 @@ export class BatchEncoder {
     order[Order.level] = level;
     order[Order.number] = this.#nextNumber++;
     order[Order.base] = this.#acked.base;
-    // Keeping takes memory and time at both ends: it is for links that are slower than that.
     order[Order.flags] =
-      (this.choice.isNetworkLimit ? OrderFlag.Keeps : 0) |
-      (findsSimilar ? OrderFlag.FindsSimilar : 0);
+      (this.choice.keepsPages ? OrderFlag.Keeps : 0) | (findsSimilar ? OrderFlag.FindsSimilar : 0);
     return order;
   }
 }

@@ -39,13 +39,6 @@ Bytes Changed(Bytes page) {
   return page;
 }
 
-std::unique_ptr<BlockTable> SmallBlocks() {
-  auto blocks = std::make_unique<BlockTable>(kPageBits);
-  blocks->Add("a", 40 * kPageBytes);
-  blocks->Add("pc.bios", 2 * kPageBytes);
-  return blocks;
-}
-
 /// A source: encodes batches one after another, each after the last has arrived.
 class Source {
  public:

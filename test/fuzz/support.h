@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "kernel/batch_builder.h"
 #include "kernel/block_table.h"
 #include "kernel/limits.h"
+#include "kernel/page_hashes.h"
 
 // What the targets here share. How a batch is decoded is told in this file and nowhere else.
 
@@ -77,6 +79,14 @@ inline std::unique_ptr<pagelane::kernel::BlockTable> VastBlocks() {
   return blocks;
 }
 
+/// Those of the blocks above of which the pages can be counted.
+inline std::unique_ptr<pagelane::kernel::BlockTable> SmallBlocks() {
+  auto blocks = std::make_unique<pagelane::kernel::BlockTable>(kPageBits);
+  blocks->Add("a", 40 * kPageBytes);
+  blocks->Add("pc.bios", 2 * kPageBytes);
+  return blocks;
+}
+
 /// Output is written up to this many bytes; a batch that needs more must be refused for it.
 inline constexpr std::size_t kOutputBytesMax = 64 * 1024;
 
@@ -107,14 +117,18 @@ inline std::vector<std::uint8_t> Encode(std::span<std::uint8_t> slot,
 class Destination {
  public:
   explicit Destination(std::unique_ptr<pagelane::kernel::BlockTable> blocks = VastBlocks())
-      : blocks_(std::move(blocks)), store_(kPageBits, kSlots) {}
+      : blocks_(std::move(blocks)), hashed_(SmallBlocks()), store_(kPageBits, kSlots) {}
 
-  /// Begins a stream: with a store that has these bytes, with one of zeros, or without one.
+  /// Begins a stream: with a store that has these bytes, with one of zeros, or without one; with a
+  /// store, hashes of pages are noted as well.
   void Begin(bool has_footer, bool has_store, std::span<const std::uint8_t> stored = {}) {
     has_footer_ = has_footer;
     has_store_ = has_store && store_.is_usable();
     Check(store_.is_usable() || allocation_failed, "memory for a store");
+    hashes_.reset();
     if (has_store_) {
+      hashes_.emplace(*hashed_);
+      Check(hashes_->is_usable() || allocation_failed, "memory for hashes");
       std::fill_n(store_.At(0), kStoreBytes, std::uint8_t{0});
       std::copy(stored.begin(), stored.end(), store_.At(0));
     }
@@ -170,7 +184,13 @@ class Destination {
 
  private:
   pagelane::kernel::Target Ends() const {
-    return {blocks_.get(), has_store_ ? &store_ : nullptr, has_footer_, kSectionId};
+    pagelane::kernel::Target target;
+    target.blocks = blocks_.get();
+    target.store = has_store_ ? &store_ : nullptr;
+    target.hashes = hashes_ && hashes_->is_usable() ? &*hashes_ : nullptr;
+    target.has_footer = has_footer_;
+    target.section_id = kSectionId;
+    return target;
   }
 
   void CheckPlan(const pagelane::kernel::DecodedBatch& inspected) const {
@@ -185,7 +205,9 @@ class Destination {
   }
 
   std::unique_ptr<pagelane::kernel::BlockTable> blocks_;
+  std::unique_ptr<pagelane::kernel::BlockTable> hashed_;
   mutable pagelane::kernel::PageStore store_;
+  mutable std::optional<pagelane::kernel::PageHashes> hashes_;
   bool has_store_ = false;
   bool has_footer_ = false;
   pagelane::kernel::Scratch scratch_;

@@ -10,7 +10,8 @@ import { smallStream } from '../support/small-stream.ts';
 /** Fields that docs/cli.md says a result record has, but for `error`. */
 const RESULT_FIELDS = [
   ...['v', 'type', 'side', 'session', 'name', 'outcome', 'guest', 'durationMs', 'downtimeMs'],
-  ...['memoryBytes', 'streamBytes', 'wireBytes', 'pages', 'codecs', 'paths', 'rounds'],
+  ...['memoryBytes', 'streamBytes', 'wireBytes', 'pages', 'codecs', 'store', 'resent', 'paths'],
+  ...['rounds'],
   ...['cpuSeconds', 'digest', 'effective', 'fallbacks'],
 ].sort();
 const PATH_FIELDS = ['isLost', 'local', 'remote', 'rttMs', 'wireBytes'];
