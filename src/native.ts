@@ -52,7 +52,7 @@ export const Order = {
 
 /** What else `encodeBatch` may do with a store. */
 export const OrderFlag = {
-  /** Pages that are new to the store are kept there. */
+  /** Pages that were never sent before are kept as well. */
   Keeps: 1,
   /** Similar pages of the store help to compress (zstd only). */
   FindsSimilar: 2,

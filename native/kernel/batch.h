@@ -77,7 +77,7 @@ struct EncodeOptions {
   BatchPlace place;
   /// Null if nothing may be referred to.
   StoreIndex* store = nullptr;
-  /// Whether pages that are new to the store are kept there.
+  /// Whether pages that were never sent before are kept as well.
   bool keeps = false;
   /// Whether similar pages of the store help to compress (zstd only).
   bool finds_similar = false;

@@ -17,6 +17,8 @@ namespace {
 /* Chosen by us */
 /// Larger than level 1's own: the prefix must still be found when the batch has been read.
 constexpr int kPrefixHashLog = 17;
+/// Level 1 looks for longer matches in sources of more than 256 KiB; memory has short ones.
+constexpr int kShortMatch = 6;
 
 }  // namespace
 
@@ -61,6 +63,14 @@ std::size_t Compressor::CompressZstd(int level, std::span<const std::uint8_t> so
   auto* encoder = static_cast<ZSTD_CCtx*>(zstd_encoder_);
   if (encoder == nullptr) {
     return 0;
+  }
+  if (prefix.empty() && level == 1) {
+    ZSTD_CCtx_reset(encoder, ZSTD_reset_session_and_parameters);
+    ZSTD_CCtx_setParameter(encoder, ZSTD_c_compressionLevel, level);
+    ZSTD_CCtx_setParameter(encoder, ZSTD_c_minMatch, kShortMatch);
+    const std::size_t written = ZSTD_compress2(encoder, target.data(), target.size(),
+                                               source.data(), source.size());
+    return ZSTD_isError(written) != 0 ? 0 : written;
   }
   if (prefix.empty()) {
     const std::size_t written = ZSTD_compressCCtx(encoder, target.data(), target.size(),

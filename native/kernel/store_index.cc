@@ -64,7 +64,8 @@ void StoreIndex::Answer(PageQuery& query, BatchPlace place, bool keeps) noexcept
     }
     // Kept where its earlier version is: the receiver reads that before it writes.
     query.keep = is_idle && query.same == kNoSlot ? own : kNoSlot;
-  } else if (keeps && query.same == kNoSlot) {
+  } else if ((keeps || query.is_again) && query.same == kNoSlot) {
+    // One that changed once will change again, and there are few of them.
     query.keep = TakeSlot(place, query.is_again);
   }
   if (query.keep != kNoSlot) {

@@ -70,7 +70,7 @@ class StoreIndex {
 
   /// Answers for all pages of a batch, and sets aside what the answers name.
   ///
-  /// keeps: whether pages that are not in the store get a slot.
+  /// keeps: whether pages that were never sent before get a slot, too.
   void Plan(std::span<PageQuery> queries, BatchPlace place, bool keeps) noexcept;
 
   /// Finds slots of pages that share features with those of a batch, as many as `slots` has room
