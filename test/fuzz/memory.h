@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -18,20 +19,28 @@
 /// QEMU's own encodings say what changed since the page before; here that is a hash of both.
 class Memory {
  public:
-  /// Applies records, as far as they are whole.
+  /// Applies what a batch was decoded to, for a stream without footers.
+  void Apply(const Destination& destination) {
+    const pagelane::kernel::DecodedBatch& decoded = destination.decoded();
+    std::span<const std::uint8_t> bytes = destination.output();
+    if (!decoded.opens_inside && !bytes.empty()) {
+      bytes = bytes.subspan(pagelane::kernel::kSectionMarkBytes);
+    }
+    Apply(destination.blocks(), bytes, decoded.entry_block, pagelane::kernel::kSectionMarkBytes);
+  }
+
+  /// Applies the bodies of sections, as far as their records are whole.
   ///
-  /// block: what the first of them continues, -1 if nothing.
+  /// block:      what the first record continues, -1 if nothing.
+  /// mark_bytes: between two sections.
   void Apply(const pagelane::kernel::BlockTable& blocks, std::span<const std::uint8_t> bytes,
-             std::int32_t block) {
+             std::int32_t block, std::size_t mark_bytes = 0) {
     using namespace pagelane::kernel;
     while (bytes.size() >= kRecordHeaderBytes) {
-      if (bytes[0] == kSectionPart || bytes[0] == kSectionFooter) {
-        bytes = bytes.subspan(kSectionMarkBytes);  // no page index is as large as that
-        continue;
-      }
       const std::uint64_t header = LoadBe64(bytes.data());
       bytes = bytes.subspan(kRecordHeaderBytes);
       if (header == kRamFlagEos) {
+        bytes = bytes.subspan(std::min(mark_bytes, bytes.size()));
         continue;
       }
       if ((header & kRamFlagContinue) == 0) {

@@ -173,7 +173,7 @@ class Carrier {
       const std::span<const std::uint8_t> records = destination_.output();
       output_.insert(output_.end(), records.begin(), records.end());
       if ((mode_ & kHolds) != 0) {
-        memory_.Apply(destination_.blocks(), records, destination_.decoded().entry_block);
+        memory_.Apply(destination_);
       }
     }
     cutter_.Begin(slot_.get(), slot_bytes_);
@@ -350,6 +350,9 @@ std::vector<Seed> Seeds() {
       {"held-sections", Often(kHolds | kMarksSections | kReleases).End().Page(3, 9).bytes()},
       {"held-zero", Often(kHolds).Zero(3).Page(3, 4).End().bytes()},
       {"held-foreign", Often(kHolds).Put(xbzrle, nullptr, {1, 0, 5}, 5, 9).Page(3, 7).bytes()},
+      {"held-full-1", Often(kHolds).Page(5, 5).Put(xbzrle, nullptr, {1, 0, 5}, 5, 9).bytes()},
+      {"held-full-2",
+       Often(kHolds).Page(5, 5).Page(6, 6).Put(xbzrle, nullptr, {1, 0, 5}, 5, 9).bytes()},
       {"no-block", StreamWriter(4, 0).Zero(1).bytes()},
       {"map-full", MapFull().Zero(1).bytes()},
       {"map-full-end", MapFull().End().bytes()},
