@@ -51,7 +51,28 @@ export {
   ThreadError,
 } from './errors.ts';
 export { PATHS_MAX } from './frame/limits.ts';
+export {
+  type HandoverId,
+  type JournalEntry,
+  type Owner,
+  ownerOf,
+} from './migration/commit.ts';
 export { DestinationStream } from './migration/destination.ts';
+export type {
+  GuestHooks,
+  HandoverOptions,
+  HandoverResult,
+  HandoverTimeouts,
+} from './migration/handover.ts';
+export { DestinationHandover, type DestinationHooks } from './migration/handover-destination.ts';
+export {
+  decodeHandover,
+  encodeHandover,
+  type HandoverMessage,
+  isHandoverKind,
+} from './migration/handover-message.ts';
+export { SourceHandover, type SourceHooks } from './migration/handover-source.ts';
+export { FileJournal, type Journal, newMigrationId } from './migration/journal.ts';
 export type {
   CodecBytes,
   MigrationResult,
@@ -63,6 +84,7 @@ export type {
   StoreFacts,
 } from './migration/progress.ts';
 export { sumOf } from './migration/progress.ts';
+export { type RecoverOptions, recover } from './migration/recover.ts';
 export {
   type AcceptOptions,
   connect,

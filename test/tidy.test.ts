@@ -28,6 +28,7 @@ const PURE = [
   'frame/encode',
   'frame/decode',
   'frame/offer',
+  'migration/commit',
   'path/admission',
   'path/client-hello',
   'path/find',

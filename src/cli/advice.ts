@@ -60,6 +60,17 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
     /^ERR_CONTROL_(REQUEST|VERB|ANSWER)$/,
     'the process runs another version: use its own "pagelane"',
   ],
+  [
+    /^ERR_JOURNAL$/,
+    "look at the file and its folder; if it is damaged, start no copy by it: ask the other side's",
+  ],
+  [
+    /^ERR_HANDOVER_(LOST|TIMEOUT)$/,
+    'look at the other side and its log; the guest can be moved again',
+  ],
+  [/^ERR_HANDOVER_UNDECIDED$/, 'start neither copy; "pagelane status" at the other side tells'],
+  [/^ERR_HANDOVER_STATE$/, 'look at "pagelane status JOURNAL"; let an earlier hand-over end first'],
+  [/^ERR_HANDOVER_HOOK$/, "look at the guest's hypervisor; then begin its process anew"],
   [/^ERR_POSTCOPY_PAUSED$/, 'start both ends again, then let QEMU recover (migrate-recover)'],
 ];
 
