@@ -6,6 +6,7 @@
 #include "binding/hashes.h"
 #include "binding/instance.h"
 #include "binding/kernels.h"
+#include "binding/memory_batches.h"
 #include "binding/stores.h"
 #include "binding/threads.h"
 
@@ -34,6 +35,10 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("inspectBatch", Napi::Function::New<InspectBatch>(env, "inspectBatch"));
   exports.Set("decodeBatch", Napi::Function::New<DecodeBatch>(env, "decodeBatch"));
   exports.Set("comparePages", Napi::Function::New<ComparePages>(env, "comparePages"));
+  exports.Set("MemoryTarget", MemoryTarget::Define(env));
+  exports.Set("encodePages", Napi::Function::New<EncodePages>(env, "encodePages"));
+  exports.Set("hashPages", Napi::Function::New<HashPages>(env, "hashPages"));
+  exports.Set("applyBatch", Napi::Function::New<ApplyBatch>(env, "applyBatch"));
   return exports;
 }
 

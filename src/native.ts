@@ -94,6 +94,19 @@ export const Encoded = {
   count: 9,
 } as const;
 
+/** Fields of the Int32Array that `encodePages` fills: those of `Encoded`, and one more. */
+export const EncodedRange = {
+  /** Pages of the range up to the first that did not fit, or to its end. */
+  taken: 9,
+  count: 10,
+} as const;
+
+/* Fixed by the protocol: docs/protocol.md, section 8 */
+
+/** Bytes of a page's hash with a secret, and of the secret. */
+export const PAGE_HASH_BYTES = 16;
+export const HASH_SECRET_BYTES = 192;
+
 /** Fields of the Int32Array that `inspectBatch` and `decodeBatch` fill. */
 export const Decoded = {
   /** Bytes that `decodeBatch` needs for its output, DECODED_ROOM_BYTES included. */
@@ -234,6 +247,12 @@ export interface StoreIndex {
 }
 declare const storeBrand: unique symbol;
 
+/** Guest memory that batches are applied to, and which of its pages may hold anything. */
+export interface MemoryTarget {
+  /** Says that the pages with their bit set may hold something other than zeros. */
+  addHeld(block: number, words: Uint32Array): void;
+}
+
 /** Everything the C++ addon exports. Arguments are checked there, not here. */
 export interface Native {
   /** Which kernels were chosen, which others run here, and the libraries linked in. */
@@ -363,6 +382,62 @@ export interface Native {
     blocks: BlockTable,
     batch: Uint8Array,
     output: Uint8Array,
+    decoded: Int32Array,
+  ): Promise<void>;
+  /**
+   * Gathers pages of guest memory, those from `from` to below `end` whose bit is set, into a batch,
+   * as many as fit in `slot`, and completes it as `encodeBatch` does. The guest may write to them
+   * meanwhile: its dirty log then has them again.
+   *
+   * @param words Bit p % 32 of word p / 32 is page p. Not touched until the promise settles, as
+   *   `slot` and `out`; begins at a multiple of 8 bytes.
+   * @param sealed Receives `Sealed` of the batch, `encoded` receives `EncodedRange`.
+   * @throws {Error} ERR_MEMORY_CLOSED; rejects with ERR_MEMORY_LOST if a file was truncated.
+   */
+  encodePages(
+    memory: NativeGuestMemory,
+    block: number,
+    words: Uint32Array,
+    from: number,
+    end: number,
+    slot: Uint8Array,
+    order: Int32Array,
+    store: StoreIndex | undefined,
+    out: Uint8Array,
+    sealed: Int32Array,
+    encoded: Int32Array,
+  ): Promise<void>;
+  /**
+   * Hashes the pages from `from` to below `end` whose bit is set; others get zeros.
+   *
+   * @param secret HASH_SECRET_BYTES that whoever writes the pages does not know.
+   * @param hashes Receives PAGE_HASH_BYTES for each page of the range.
+   * @throws As `encodePages`.
+   */
+  hashPages(
+    memory: NativeGuestMemory,
+    block: number,
+    words: Uint32Array,
+    from: number,
+    end: number,
+    secret: Uint8Array,
+    hashes: Uint8Array,
+  ): Promise<void>;
+  /** @throws {RangeError} If not all of `memory` is writable. */
+  MemoryTarget: new (
+    memory: NativeGuestMemory,
+  ) => MemoryTarget;
+  /**
+   * Writes the pages of a batch to guest memory. Of a batch with anything wrong in it nothing is
+   * written.
+   *
+   * @param decoded Receives `Decoded` before the promise resolves.
+   * @throws Rejects with `code` `ERR_BATCH_…`, or ERR_MEMORY_LOST.
+   */
+  applyBatch(
+    blocks: BlockTable,
+    memory: MemoryTarget,
+    batch: Uint8Array,
     decoded: Int32Array,
   ): Promise<void>;
   /**

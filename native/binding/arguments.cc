@@ -175,6 +175,16 @@ void Arguments::Require(bool is_met, const char* rule) noexcept {
   }
 }
 
+void Arguments::Refuse(const char* code, const char* why) noexcept {
+  if (is_wrong_) {
+    return;
+  }
+  is_wrong_ = true;
+  char message[2 * kMessageBytes];
+  std::snprintf(message, sizeof message, "Cannot %s: %s", task_, why);
+  ThrowError(env_, code, message);
+}
+
 void Arguments::WrongType(const char* name, const char* wanted) noexcept {
   if (is_wrong_) {
     return;

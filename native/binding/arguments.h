@@ -48,6 +48,8 @@ class Arguments {
 
   /// Throws a RangeError if `is_met` is false; `rule` follows "Cannot <task>: ".
   void Require(bool is_met, const char* rule) noexcept;
+  /// Throws an Error with a `code`; `why` follows "Cannot <task>: ".
+  void Refuse(const char* code, const char* why) noexcept;
   void WrongType(const char* name, const char* wanted) noexcept;
   void WrongRange(const char* format, ...) noexcept __attribute__((format(printf, 2, 3)));
 

@@ -8,31 +8,14 @@
 #include "binding/arguments.h"
 #include "binding/blocks.h"
 #include "binding/instance.h"
+#include "binding/orders.h"
 #include "binding/results.h"
-#include "binding/stores.h"
 #include "kernel/batch.h"
 #include "kernel/limits.h"
 
 namespace pagelane::binding {
 
 namespace {
-
-/// Writes into a pinned array at the end of a task. The script may have detached it meanwhile; it
-/// then gets nothing.
-template <typename Write>
-void WriteLate(napi_env env, napi_value array, std::size_t count, Write write) noexcept {
-  void* data = nullptr;
-  std::size_t length = 0;
-  if (array != nullptr && LookAtArray(env, array, napi_int32_array, &data, &length) &&
-      length >= count) {
-    write(std::span(static_cast<std::int32_t*>(data), length));
-  }
-}
-
-bool Overlap(std::span<const std::uint8_t> a, std::span<const std::uint8_t> b) noexcept {
-  return !a.empty() && !b.empty() && a.data() < b.data() + b.size() &&
-         b.data() < a.data() + a.size();
-}
 
 class EncodeTask final : public Task {
  public:
@@ -109,35 +92,6 @@ class DecodeTask final : public Task {
   kernel::DecodedBatch decoded_;
 };
 
-std::int32_t CheckOrder(Arguments& arguments, std::span<const std::int32_t> order,
-                        std::size_t index, const char* name, std::int64_t min,
-                        std::int64_t max) noexcept {
-  if (order[index] < min || order[index] > max) {
-    arguments.WrongRange("order's \"%s\" must be %lld to %lld: is %d", name,
-                         static_cast<long long>(min), static_cast<long long>(max), order[index]);
-    return 0;
-  }
-  return order[index];
-}
-
-/// The fields of `Order` in src/native.ts.
-kernel::EncodeOptions ReadOrder(Arguments& arguments,
-                                std::span<const std::int32_t> order) noexcept {
-  constexpr std::int64_t kNumberMax = kernel::kBatchNumberMax;
-  kernel::EncodeOptions options;
-  options.codec = static_cast<kernel::Codec>(CheckOrder(arguments, order, 0, "codec", 0, 2));
-  const kernel::LevelRange levels = kernel::LevelsOf(options.codec);
-  options.level = CheckOrder(arguments, order, 1, "level", levels.min, levels.max);
-  options.place.number = static_cast<std::uint32_t>(
-      CheckOrder(arguments, order, 2, "number", 0, kNumberMax));
-  options.place.base = static_cast<std::uint32_t>(
-      CheckOrder(arguments, order, 3, "base", 0, options.place.number));
-  const std::int32_t flags = CheckOrder(arguments, order, 4, "flags", 0, 3);
-  options.keeps = (flags & 1) != 0;
-  options.finds_similar = (flags & 2) != 0;
-  return options;
-}
-
 }  // namespace
 
 Napi::Value EncodeBatch(const Napi::CallbackInfo& info) {
@@ -147,13 +101,7 @@ Napi::Value EncodeBatch(const Napi::CallbackInfo& info) {
       arguments.Integer(2, "end", 0, static_cast<std::int64_t>(slot.size()));
   const std::int64_t start = arguments.Integer(1, "start", 0, end);
   const std::span<std::int32_t> order = arguments.Int32s(3, "order", kOrderCount);
-  const StoreIndex* store = nullptr;
-  if (!info[4].IsUndefined()) {
-    store = StoreIndex::From(info.Env(), info[4]);
-    if (store == nullptr) {
-      arguments.WrongType("store", "a StoreIndex");
-    }
-  }
+  const auto store = ReadStore(arguments, 4);
   const std::span<std::uint8_t> out = arguments.LastingBytes(5, "out");
   arguments.Int32s(6, "encoded", kEncodedCount);
   kernel::EncodeOptions options;
@@ -161,17 +109,14 @@ Napi::Value EncodeBatch(const Napi::CallbackInfo& info) {
     options = ReadOrder(arguments, order);
   }
   if (options.codec != kernel::Codec::kNone && !arguments.is_wrong()) {
-    arguments.Require(out.size() >= static_cast<std::size_t>(end),
-                      "\"out\" must be as large as \"slot\"");
-    arguments.Require(!Overlap(slot, out), "\"out\" must not overlap \"slot\"");
+    RequireOut(arguments, slot, static_cast<std::size_t>(end), out);
   }
   if (arguments.is_wrong()) {
     return info.Env().Undefined();
   }
   auto* task = new (std::nothrow)
       EncodeTask(Instance::Of(info.Env()), slot, static_cast<std::size_t>(start),
-                 static_cast<std::size_t>(end), options,
-                 store == nullptr ? nullptr : store->index(), out.data());
+                 static_cast<std::size_t>(end), options, store, out.data());
   return PinAndLaunch(info, task, {6, 0, 5});
 }
 

@@ -26,6 +26,8 @@ const char* CodeOf(kernel::FaultCode code) noexcept {
       return "ERR_BATCH_REFERENCE";
     case kernel::FaultCode::kOutput:
       return "ERR_BATCH_OUTPUT";
+    case kernel::FaultCode::kMemoryLost:
+      return "ERR_MEMORY_LOST";
     case kernel::FaultCode::kNoMemory:
     case kernel::FaultCode::kNone:
       break;

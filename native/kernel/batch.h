@@ -25,6 +25,7 @@ enum class FaultCode : std::uint8_t {
   kChecksum,
   kReference,
   kOutput,
+  kMemoryLost,
   kNoMemory,
 };
 

@@ -1,48 +1,40 @@
-#include <algorithm>
 #include <cassert>
 #include <cstring>
 
 #include "kernel/batch.h"
+#include "kernel/batch_contents.h"
 #include "kernel/batch_digest.h"
 #include "kernel/delta.h"
 #include "kernel/limits.h"
 #include "kernel/qemu_format.h"
 
 /*
- * Flow of a batch from the wire
+ * Flow of a batch from the wire to QEMU
  *
- *   1. copy         header and map, so that what is checked is what is used
- *   2. inspect      every field against its limits; the size of the output follows
- *   3. decompress   the literals, to exactly the size that the map takes
- *   4. write        the records, and hash each page where it was written
- *   5. compare      the checksum
- *   6. keep         in the store what the batch says, and note the hashes if memory is verified
+ *   1. open         inspected and decompressed                                       OpenBatch
+ *   2. write        the records, and hash each page where it was written
+ *   3. compare      the checksum
+ *   4. keep         in the store what the batch says, and note the hashes if memory is verified
  */
 
 namespace pagelane::kernel {
 
 namespace {
 
-/// The decoded literals of a batch.
-struct Literals {
-  std::span<const std::uint8_t> references;
-  const std::uint8_t* contents;
-};
-
 /// Writes the records of a map that has been inspected.
 class RecordWriter {
  public:
-  RecordWriter(const Target& target, std::int32_t entry_block, const Literals& literals,
-               BatchDigest digest, DecodeRoom& room, std::uint8_t* output) noexcept
+  RecordWriter(const Target& target, std::int32_t entry_block, const BatchContents& batch,
+               std::uint8_t* output) noexcept
       : target_(target),
         blocks_(*target.blocks),
         page_bytes_(static_cast<std::size_t>(target.blocks->page_bytes())),
         previous_block_(entry_block),
-        next_reference_(literals.references.data()),
-        contents_(literals.contents),
-        digest_(digest),
-        kept_(room.kept),
-        next_hash_(room.hashes),
+        references_(target, batch.references),
+        contents_(batch.contents),
+        digest_(batch.head, batch.map, batch.references),
+        kept_(batch.room->kept),
+        next_hash_(batch.room->hashes),
         at_(output) {}
 
   Fault Write(std::span<const std::uint8_t> map) noexcept {
@@ -142,20 +134,23 @@ class RecordWriter {
   }
 
   Fault WriteRun(const MapEntry& entry) noexcept {
-    std::uint32_t like = 0;
-    if (const Fault fault = ReadReferences(entry, &like)) {
+    ReferenceReader::Slots slots;
+    if (const Fault fault = references_.Read(entry, &slots)) {
       return fault;
+    }
+    if (slots.keeps) {
+      kept_[kept_count_++] = {nullptr, slots.kept, entry.count};
     }
     for (std::uint32_t index = 0; index < entry.count; index++) {
       WriteHeader(entry, index);
-      if (index == 0 && (entry.flags & kEntryKeeps) != 0) {
+      if (index == 0 && slots.keeps) {
         kept_[kept_count_ - 1].first = at_;
       }
       if (entry.kind == EntryKind::kZero) {
         *at_++ = 0;
         continue;
       }
-      if (!WritePage(entry, like + index)) {
+      if (!WritePage(entry, slots.like + index)) {
         return {FaultCode::kLiterals, "changes of a page must fit it, in bytes",
                 page_bytes_, entry.length};
       }
@@ -166,25 +161,6 @@ class RecordWriter {
       at_ += page_bytes_;
     }
     contents_ += entry.kind == EntryKind::kRaw ? 0 : ContentBytesOf(entry, page_bytes_);
-    return {};
-  }
-
-  /// Reads where the entry's pages are in the store, and where they are to be kept.
-  Fault ReadReferences(const MapEntry& entry, std::uint32_t* like) noexcept {
-    const std::size_t count = ReferencesOf(entry.kind, entry.flags);
-    const bool keeps = (entry.flags & kEntryKeeps) != 0;
-    for (std::size_t i = 0; i < count; i++) {
-      const auto slot = LoadLe<std::uint32_t>(next_reference_);
-      next_reference_ += kReferenceBytes;
-      if (const Fault fault = CheckSlots(target_, slot, entry.count)) {
-        return fault;
-      }
-      if (keeps && i + 1 == count) {
-        kept_[kept_count_++] = {nullptr, slot, entry.count};
-      } else {
-        *like = slot;
-      }
-    }
     return {};
   }
 
@@ -242,7 +218,7 @@ class RecordWriter {
   const BlockTable& blocks_;
   const std::size_t page_bytes_;
   std::int32_t previous_block_;
-  const std::uint8_t* next_reference_;
+  ReferenceReader references_;
   const std::uint8_t* contents_;
   BatchDigest digest_;
   const std::span<KeptRun> kept_;
@@ -251,107 +227,30 @@ class RecordWriter {
   std::uint8_t* at_;
 };
 
-/// Puts the pages of the store that a map names as prefix one after another.
-std::span<const std::uint8_t> GatherPrefix(const Target& target,
-                                           std::span<const std::uint8_t> map,
-                                           std::uint8_t* prefix) noexcept {
-  std::size_t bytes = 0;
-  for (std::size_t at = 0; at < map.size(); at += kMapEntryBytes) {
-    const MapEntry entry = MapEntry::Load(map.data() + at);
-    if (entry.kind == EntryKind::kPrefix) {
-      const std::size_t run_bytes = entry.count * target.store->page_bytes();
-      std::memcpy(prefix + bytes,
-                  target.store->At(static_cast<std::uint32_t>(entry.first_page)), run_bytes);
-      bytes += run_bytes;
-    }
-  }
-  return {prefix, bytes};
-}
-
-/// Points `literals` at the decoded literals: in the batch itself, or in the thread's scratch.
-Fault DecodeLiterals(const Target& target, const BatchHeader& header,
-                     std::span<const std::uint8_t> map, std::span<const std::uint8_t> wire,
-                     Scratch& scratch, const std::uint8_t** literals) noexcept {
-  const auto codec = static_cast<Codec>(header.codec);
-  if (codec == Codec::kNone) {
-    *literals = wire.data();
-    return {};
-  }
-  std::uint8_t* decoded = scratch.Decoding()->literals;
-  std::span<const std::uint8_t> prefix;
-  if (codec == Codec::kZstd && target.store != nullptr) {
-    std::uint8_t* room = scratch.Prefix();
-    if (room == nullptr) {
-      return {FaultCode::kNoMemory, "bytes needed:", kPrefixBytesMax, 0};
-    }
-    prefix = GatherPrefix(target, map, room);
-  }
-  *literals = decoded;
-  switch (scratch.compressor().Decompress(codec, wire, prefix,
-                                          {decoded, header.literal_bytes})) {
-    case Decompressed::kExact:
-      return {};
-    case Decompressed::kNoMemory:
-      return {FaultCode::kNoMemory, "bytes needed:", header.literal_bytes, 0};
-    case Decompressed::kMalformed:
-      break;
-  }
-  return {FaultCode::kLiterals, "literals must decompress to bytes", header.literal_bytes, 0};
-}
-
-/// Bytes of all references of a map that has been inspected.
-std::size_t ReferenceBytes(std::span<const std::uint8_t> map) noexcept {
-  std::size_t count = 0;
-  for (std::size_t at = 0; at < map.size(); at += kMapEntryBytes) {
-    const MapEntry entry = MapEntry::Load(map.data() + at);
-    count += ReferencesOf(entry.kind, entry.flags);
-  }
-  return count * kReferenceBytes;
-}
-
 }  // namespace
 
 Fault DecodeBatch(const Target& target, std::span<const std::uint8_t> batch,
                   std::span<std::uint8_t> output, Scratch& scratch,
                   DecodedBatch* decoded) noexcept {
-  DecodeRoom* room = scratch.Decoding();
-  if (room == nullptr) {
-    return {FaultCode::kNoMemory, "bytes needed:", sizeof(DecodeRoom), 0};
-  }
-  const std::size_t copied = std::min(batch.size(), sizeof room->head);
-  if (copied > 0) {
-    std::memcpy(room->head, batch.data(), copied);
-  }
-  if (const Fault fault = InspectHead(target, {room->head, copied}, batch.size(), decoded)) {
+  BatchContents contents;
+  if (const Fault fault = OpenBatch(target, batch, scratch, decoded, &contents)) {
     return fault;
   }
   if (decoded->output_bytes > output.size()) {
     return {FaultCode::kOutput, "output bytes must be >=", decoded->output_bytes, output.size()};
   }
-  const BatchHeader header = BatchHeader::Load(room->head);
-  const std::span<const std::uint8_t> map(room->head + kBatchHeaderBytes, header.map_bytes);
-  const std::uint8_t* decoded_literals = nullptr;
-  if (const Fault fault =
-          DecodeLiterals(target, header, map, batch.subspan(kBatchHeaderBytes + map.size()),
-                         scratch, &decoded_literals)) {
-    return fault;
-  }
-  const std::size_t reference_bytes = ReferenceBytes(map);
-  const Literals literals{{decoded_literals, reference_bytes},
-                          decoded_literals + reference_bytes};
-  RecordWriter writer(target, decoded->entry_block, literals,
-                      BatchDigest(room->head, map, literals.references), *room,
-                      output.data());
-  if (const Fault fault = writer.Write(map)) {
+  RecordWriter writer(target, decoded->entry_block, contents, output.data());
+  if (const Fault fault = writer.Write(contents.map)) {
     return fault;
   }
   assert(writer.end() == output.data() + decoded->output_bytes);
+  const BatchHeader& header = contents.header;
   if (writer.checksum() != header.checksum) {
     return {FaultCode::kChecksum, "checksum must be", header.checksum, writer.checksum()};
   }
   writer.Keep();
   if (target.hashes != nullptr) {
-    target.hashes->Note(map, header.number, room->hashes);
+    target.hashes->Note(contents.map, header.number, contents.room->hashes);
   }
   return {};
 }

@@ -5,6 +5,7 @@
 #endif
 #include <xxhash.h>
 
+#include "kernel/bytes.h"
 #include "kernel/cpu.h"
 #include "kernel/variants.h"
 
@@ -87,6 +88,14 @@ std::uint64_t Hash64(const std::uint8_t* bytes, std::size_t byte_count, std::uin
 std::uint64_t Hash64Portable(const std::uint8_t* bytes, std::size_t byte_count,
                              std::uint64_t seed) noexcept {
   return XXH3_64bits_withSeed(bytes, byte_count, seed);
+}
+
+void HashWithSecret(const std::uint8_t* bytes, std::size_t byte_count,
+                    const std::uint8_t* secret, std::uint8_t* hash) noexcept {
+  const XXH128_hash_t value =
+      XXH3_128bits_withSecret(bytes, byte_count, secret, kHashSecretBytes);
+  StoreLe<std::uint64_t>(hash, value.low64);
+  StoreLe<std::uint64_t>(hash + 8, value.high64);
 }
 
 const char* HashVersion() noexcept {

@@ -30,6 +30,16 @@ std::span<const HashVariant> HashVariants() noexcept;
 /// The variant that was fastest in a self-test of less than a millisecond, made at the first call.
 const HashVariant& FastestHash() noexcept;
 
+/* Fixed by the protocol: docs/protocol.md, section 8 */
+/// Bytes of a page's hash with a secret, and of the secret.
+inline constexpr std::size_t kPageHashBytes = 16;
+inline constexpr std::size_t kHashSecretBytes = 192;
+
+/// XXH3_128 with a secret of kHashSecretBytes, as it is written with the lower half first: who does
+/// not know the secret cannot write bytes that have the hash of others.
+void HashWithSecret(const std::uint8_t* bytes, std::size_t byte_count,
+                    const std::uint8_t* secret, std::uint8_t* hash) noexcept;
+
 /// Version of the hash's implementation, such as "0.8.1".
 const char* HashVersion() noexcept;
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 
+#include "kernel/batch_builder.h"
 #include "kernel/batch_format.h"
 #include "kernel/compress.h"
 #include "kernel/limits.h"
@@ -38,6 +39,7 @@ struct KeptRun {
 struct DecodeRoom {
   std::uint8_t head[kBatchHeaderBytes + kMapBytesMax];
   std::uint8_t literals[kLiteralBytesMax];
+  std::uint8_t page[std::size_t{1} << kPageBitsMax];
   KeptRun kept[kBodyPagesMax];
   std::uint64_t hashes[kBodyPagesMax];
 };
@@ -49,6 +51,14 @@ class Scratch {
   /// Null if there is no memory, as the others.
   EncodeRoom* Encoding() noexcept { return Make(encoding_); }
   DecodeRoom* Decoding() noexcept { return Make(decoding_); }
+  /// Builds batches of pages of this size.
+  BatchBuilder* Building(std::uint32_t page_bits) noexcept {
+    if (builder_ == nullptr || builder_bits_ != page_bits) {
+      builder_.reset(new (std::nothrow) BatchBuilder(page_bits));
+      builder_bits_ = page_bits;
+    }
+    return builder_ != nullptr && builder_->is_usable() ? builder_.get() : nullptr;
+  }
   /// kPrefixBytesMax bytes.
   std::uint8_t* Prefix() noexcept {
     Prefixes* prefix = Make(prefix_);
@@ -72,6 +82,8 @@ class Scratch {
   std::unique_ptr<EncodeRoom> encoding_;
   std::unique_ptr<DecodeRoom> decoding_;
   std::unique_ptr<Prefixes> prefix_;
+  std::unique_ptr<BatchBuilder> builder_;
+  std::uint32_t builder_bits_ = 0;
 };
 
 }  // namespace pagelane::kernel

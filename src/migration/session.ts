@@ -9,8 +9,14 @@ import type { SessionEvent } from '../session/events.ts';
 import type { IncomingMessage, Lane } from '../session/lane.ts';
 import { type Listener, type ListenOptions, listenForSessions } from '../session/listener.ts';
 import type { Session } from '../session/session.ts';
-import { decodeOpen, MessageKind } from '../stream/message.ts';
+import { decodeBlocks, decodeOpen, MessageKind } from '../stream/message.ts';
 import { DestinationStream } from './destination.ts';
+import { IncomingGuest } from './guest-destination.ts';
+import { decodeOpenGuest } from './guest-message.ts';
+import { IncomingQuestion } from './guest-recovery.ts';
+import type { GuestResult } from './guest-result.ts';
+import { GuestSource, type MoveOptions, type WarmOptions } from './guest-source.ts';
+import { decodeHandover, isHandoverKind } from './handover-message.ts';
 import { Tally } from './progress.ts';
 import { type SourceOptions, SourceStream } from './source.ts';
 import type { StreamParts } from './stream.ts';
@@ -73,7 +79,7 @@ export class MigrationSession {
   async acceptMigration(options: AcceptOptions = {}): Promise<DestinationStream> {
     const { signal, storeBytes, verify = [] } = options;
     const lane = await this.#session.acceptLane({ ...(signal && { signal }) });
-    const first = await this.#firstMessage(lane);
+    const first = await this.#nextMessage(lane);
     if (first.payload[0] !== MessageKind.Open) {
       throw new ProtocolError('ERR_MESSAGE', 'Migration does not begin with an open message');
     }
@@ -81,6 +87,64 @@ export class MigrationSession {
     first.release();
     const parts = { name, storeBytes: storeBytes ?? defaultStoreBytes(), verify };
     return new DestinationStream(this.#parts(lane), parts);
+  }
+
+  /**
+   * Moves a guest whose memory is the caller's to the peer, which must `acceptGuest`.
+   *
+   * @returns How it ended; never rejects. Unless `guest` is "destination" it runs on here, or, if
+   *   that is "unknown", is paused until `recoverGuest` has found out.
+   * @throws {RangeError} If an option is out of its range, or the session has no lane left.
+   */
+  migrateGuest(options: MoveOptions): Promise<GuestResult> {
+    const parts = this.#parts(this.#session.openLane());
+    return new GuestSource(parts, { ...options, move: options }).run();
+  }
+
+  /**
+   * Copies the memory of a guest to the peer, which must `acceptGuest` and keep it: a migration
+   * that follows sends only what is different then. The guest may run meanwhile.
+   *
+   * @returns How it ended; never rejects.
+   */
+  warmGuest(options: WarmOptions): Promise<GuestResult> {
+    return new GuestSource(this.#parts(this.#session.openLane()), options).run();
+  }
+
+  /**
+   * Waits for the peer to send a guest, or to ask whose one is.
+   *
+   * @throws {ProtocolError} ERR_MESSAGE If the peer begins with something else.
+   * @throws The signal's reason, or what ended the session.
+   */
+  async acceptGuest(
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<IncomingGuest | IncomingQuestion> {
+    const lane = await this.#session.acceptLane(options);
+    const parts = this.#parts(lane);
+    const first = await this.#nextMessage(lane);
+    const { payload } = first;
+    try {
+      if (isHandoverKind(payload[0]!)) return new IncomingQuestion(lane, decodeHandover(payload));
+      if (payload[0] !== MessageKind.OpenGuest) {
+        throw new ProtocolError('ERR_MESSAGE', 'The peer does not begin with a guest');
+      }
+      const open = decodeOpenGuest(payload);
+      const second = await this.#nextMessage(lane);
+      if (second.payload[0] !== MessageKind.Blocks) {
+        throw new ProtocolError('ERR_MESSAGE', 'A guest does not begin with its blocks');
+      }
+      const layout = decodeBlocks(second.payload);
+      second.release();
+      return new IncomingGuest(parts, open, layout);
+    } finally {
+      first.release();
+    }
+  }
+
+  /** A lane for the messages of a hand-over that began on another session. */
+  openHandover(): Lane {
+    return this.#session.openLane();
   }
 
   /** Adds a path to the session; only who dialled can. */
@@ -145,7 +209,7 @@ export class MigrationSession {
     };
   }
 
-  #firstMessage(lane: Lane): Promise<IncomingMessage> {
+  #nextMessage(lane: Lane): Promise<IncomingMessage> {
     return new Promise((resolve, reject) => {
       lane.onMessage = (message) => {
         // The lane holds what follows until the migration listens.

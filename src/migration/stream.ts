@@ -4,8 +4,8 @@ import type { ThreadsInUse } from '../page/threads.ts';
 import type { Lane } from '../session/lane.ts';
 import type { Session } from '../session/session.ts';
 import type { ChannelReader, QemuChannel } from '../stream/endpoint.ts';
-import { formatDigest } from '../stream/message.ts';
-import type { MigrationResult, PathFacts, Progress, Tally } from './progress.ts';
+import type { MigrationResult, Progress, Tally } from './progress.ts';
+import { type MigrationEnd, resultOf } from './result.ts';
 
 /* Chosen by us */
 
@@ -193,62 +193,16 @@ export abstract class MigrationStream extends Duplex {
   protected abstract abandon(error: Error | null): void;
 
   /** States how the migration ended; only the first call counts. */
-  protected settle(
-    end: Pick<MigrationResult, 'side' | 'name' | 'outcome' | 'guest' | 'effective'> & {
-      readonly sent: bigint | undefined;
-      readonly applied: bigint | undefined;
-      readonly switchoverMs: number | undefined;
-      readonly error?: PagelaneError;
-    },
-  ): void {
+  protected settle(end: MigrationEnd): void {
     if (this.#isSettled) return;
     this.#isSettled = true;
-    const { tally } = this;
-    const phase = tally.phase;
-    if (end.outcome === 'completed') tally.phase = 'done';
-    tally.waitsFor = undefined;
-    const progress = this.progress();
-    const { sent, applied } = end;
-    const result: MigrationResult = {
-      v: 1,
-      type: 'result',
-      side: end.side,
-      session: this.session.id,
-      name: end.name,
-      outcome: end.outcome,
-      guest: end.guest,
-      durationMs: Math.round(progress.elapsedMs),
-      downtimeMs: { switchover: end.switchoverMs },
-      memoryBytes: tally.memoryBytes,
-      streamBytes: tally.streamBytes,
-      wireBytes: progress.wireBytes,
-      pages: progress.pages,
-      codecs: progress.codecs,
-      store: { bytes: tally.storeBytes, savedBytes: tally.savedBytes },
-      resent: { ...tally.resent },
-      paths: this.session.pathReports().map(
-        (path): PathFacts => ({
-          local: path.local,
-          remote: path.remote,
-          wireBytes: this.wireBytesOf(path),
-          rttMs: path.rttMs,
-          isLost: path.state === 'lost',
-        }),
-      ),
-      rounds: tally.round,
-      cpuSeconds: tally.cpuSeconds,
-      digest: {
-        sent: sent === undefined ? undefined : formatDigest(sent),
-        applied: applied === undefined ? undefined : formatDigest(applied),
-        equal: sent === undefined || applied === undefined ? undefined : sent === applied,
-      },
-      ...(tally.verified && { verified: tally.verified }),
-      effective: { ...end.effective, ...this.#threads },
-      fallbacks: [...tally.fallbacks],
-      ...(end.error && {
-        error: { code: end.error.code, message: end.error.message, phase },
-      }),
-    };
+    const result = resultOf(end, {
+      session: this.session,
+      tally: this.tally,
+      threads: this.#threads,
+      elapsedMs: this.#now() - this.#startedMs,
+      wireBytesOf: (path) => this.wireBytesOf(path),
+    });
     this.#settle(result);
     this.#failPlain(result);
   }

@@ -1,9 +1,9 @@
 import { codeOf, messageOf, ProtocolError } from '../errors.ts';
-import { SequenceSet } from '../frame/sequence-set.ts';
 import { type BlockTable, Decoded, native, type PageHashes } from '../native.ts';
-import { blockColumns, type RamLayout } from './block.ts';
+import { BatchOrder } from './batch-order.ts';
+import type { RamLayout } from './block.ts';
 import { SlotPool } from './slot-pool.ts';
-import { openPageStore } from './store.ts';
+import { openBlockTable } from './store.ts';
 
 /* Chosen by us */
 
@@ -25,9 +25,7 @@ export interface DecodedBatch {
 export class BatchDecoder {
   readonly #blocks: BlockTable;
   readonly #outputs = new SlotPool({ slotBytes: OUTPUT_BYTES, countMax: DECODED_MAX });
-  readonly #begun = new SequenceSet();
-  readonly #done = new SequenceSet();
-  #waiting: { readonly base: number; readonly resume: () => void }[] = [];
+  readonly #order = new BatchOrder();
 
   /**
    * @param storeSlots Pages that are kept for the source.
@@ -39,11 +37,7 @@ export class BatchDecoder {
     storeSlots: number,
     { hashes }: { readonly hashes?: PageHashes } = {},
   ) {
-    this.#blocks = new native.BlockTable(layout.pageBits, layout.hasFooter, layout.sectionId);
-    const { names, usedBytes } = blockColumns(layout.blocks);
-    this.#blocks.setBlocks(names, usedBytes);
-    const store = openPageStore(layout, storeSlots);
-    if (store !== undefined) this.#blocks.setStore(store);
+    this.#blocks = openBlockTable(layout, storeSlots);
     if (hashes !== undefined) this.#blocks.setHashes(hashes);
   }
 
@@ -60,11 +54,10 @@ export class BatchDecoder {
     try {
       native.inspectBatch(this.#blocks, payload, decoded);
       const number = decoded[Decoded.number]!;
-      this.#begin(number, decoded[Decoded.base]!);
-      if (this.#done.base < decoded[Decoded.base]!) await this.#waitFor(decoded[Decoded.base]!);
+      await this.#order.begin(number, decoded[Decoded.base]!);
       output = this.#takeOutput(decoded[Decoded.outputBytes]!);
       await native.decodeBatch(this.#blocks, payload, output, decoded);
-      this.#finish(number);
+      this.#order.finish(number);
       return { output, decoded };
     } catch (cause) {
       if (output !== undefined) this.give(output);
@@ -78,32 +71,6 @@ export class BatchDecoder {
   /** Takes back the output of a batch that was written. */
   give(output: Uint8Array): void {
     if (output.length === OUTPUT_BYTES) this.#outputs.give(output);
-  }
-
-  /** @throws {ProtocolError} If the batch has no place, or relies on one that is not here. */
-  #begin(number: number, base: number): void {
-    if (this.#begun.has(number) || !this.#begun.fits(number)) {
-      const text = `Cannot decode batch: number ${number} came before, or is too far ahead`;
-      throw new ProtocolError('ERR_BATCH_NUMBER', text);
-    }
-    this.#begun.add(number);
-    if (this.#begun.base < base) {
-      const text =
-        `Cannot decode batch: it relies on all before ${base}, and ` +
-        `${this.#begun.base} is not here`;
-      throw new ProtocolError('ERR_BATCH_REFERENCE', text);
-    }
-  }
-
-  #waitFor(base: number): Promise<void> {
-    return new Promise((resume) => this.#waiting.push({ base, resume }));
-  }
-
-  #finish(number: number): void {
-    this.#done.add(number);
-    const { base } = this.#done;
-    for (const each of this.#waiting) if (each.base <= base) each.resume();
-    this.#waiting = this.#waiting.filter((each) => each.base > base);
   }
 
   #takeOutput(outputBytes: number): Uint8Array {

@@ -4,6 +4,8 @@ import {
   BATCHES_MAX,
   Codec,
   Encoded,
+  EncodedRange,
+  type NativeGuestMemory,
   native,
   Order,
   OrderFlag,
@@ -64,6 +66,23 @@ export interface EncodedBatch {
   readonly facts: BatchFacts;
 }
 
+/** Pages of a block that are to be encoded: those from `from` to below `end` with their bit set. */
+export interface PageRange {
+  readonly memory: NativeGuestMemory;
+  readonly block: number;
+  /** Bit p % 32 of word p / 32 is page p; must not change until the pages are encoded. */
+  readonly words: Uint32Array;
+  readonly from: number;
+  readonly end: number;
+}
+
+/** A batch of guest memory's pages. */
+export interface EncodedPages {
+  readonly batch: EncodedBatch;
+  /** The first page of the range that did not fit; `end` if all did. */
+  readonly next: number;
+}
+
 /** Encodes batches of one stream. */
 export class BatchEncoder {
   readonly choice: CodecChoice;
@@ -121,16 +140,51 @@ export class BatchEncoder {
   async encode(slot: Uint8Array, sealed: Int32Array, waitingBytes: number): Promise<EncodedBatch> {
     const literalBytes = sealed[Sealed.literalBytes]!;
     const step = literalBytes === 0 ? NO_LITERALS : this.choice.next(waitingBytes);
-    const out = step.codec === Codec.None ? slot : this.#slots.take()!;
-    const order = this.#order(step);
-    const number = order[Order.number]!;
     const facts = Int32Array.from(sealed);
     const encoded = new Int32Array(Encoded.count);
     const start = sealed[Sealed.start]!;
     const end = sealed[Sealed.end]!;
+    return this.#run(slot, step, facts, encoded, (order, out) =>
+      native.encodeBatch(slot, start, end, order, this.#store, out, encoded),
+    );
+  }
+
+  /**
+   * Encodes pages of guest memory: as many of `range` as fit in a batch.
+   *
+   * @param waitingBytes Encoded bytes that wait for a path: the hint by which the codec is chosen.
+   * @throws {Error} ERR_MEMORY_LOST If the memory's file was truncated, ERR_MEMORY_CLOSED.
+   */
+  async encodePages(
+    slot: Uint8Array,
+    { memory, block, words, from, end }: PageRange,
+    waitingBytes: number,
+  ): Promise<EncodedPages> {
+    const step = this.choice.next(waitingBytes);
+    const sealed = new Int32Array(Sealed.count);
+    const encoded = new Int32Array(EncodedRange.count);
+    const batch = await this.#run(slot, step, sealed, encoded, (order, out) => {
+      const store = this.#store;
+      const into = [slot, order, store, out, sealed, encoded] as const;
+      return native.encodePages(memory, block, words, from, end, ...into);
+    });
+    return { batch, next: from + encoded[EncodedRange.taken]! };
+  }
+
+  /** Has a batch made in `slot` or in another one, and gives back whichever is not needed. */
+  async #run(
+    slot: Uint8Array,
+    step: CodecStep,
+    sealed: Int32Array,
+    encoded: Int32Array,
+    make: (order: Int32Array, out: Uint8Array) => Promise<void>,
+  ): Promise<EncodedBatch> {
+    const out = step.codec === Codec.None ? slot : this.#slots.take()!;
+    const order = this.#order(step);
+    const number = order[Order.number]!;
     this.#inWork++;
     try {
-      await native.encodeBatch(slot, start, end, order, this.#store, out, encoded);
+      await make(order, out);
     } finally {
       this.#inWork--;
     }
@@ -144,7 +198,7 @@ export class BatchEncoder {
       end: encoded[Encoded.end]!,
       codec: encoded[Encoded.codec] as Codec,
       number,
-      facts: factsOf(facts, encoded),
+      facts: factsOf(sealed, encoded),
     };
   }
 

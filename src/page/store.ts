@@ -1,4 +1,4 @@
-import { native, type PageStore, type StoreIndex } from '../native.ts';
+import { type BlockTable, native, type StoreIndex } from '../native.ts';
 import { blockColumns, memoryBytes, type RamLayout } from './block.ts';
 
 /*
@@ -35,12 +35,17 @@ export function storeSlots(layout: RamLayout, storeBytes: number): number {
 }
 
 /**
- * The destination's store; undefined if it has no slots.
+ * The blocks as a decoder takes them, with a store of so many slots.
  *
  * @throws {Error} ERR_OUT_OF_MEMORY If its memory cannot be reserved.
  */
-export function openPageStore(layout: RamLayout, slots: number): PageStore | undefined {
-  return slots === 0 ? undefined : new native.PageStore(layout.pageBits, slots);
+export function openBlockTable(layout: RamLayout, slots: number): BlockTable {
+  const { pageBits, hasFooter, sectionId } = layout;
+  const table = new native.BlockTable(pageBits, hasFooter, sectionId);
+  const { names, usedBytes } = blockColumns(layout.blocks);
+  table.setBlocks(names, usedBytes);
+  if (slots > 0) table.setStore(new native.PageStore(pageBits, slots));
+  return table;
 }
 
 /**

@@ -26,6 +26,9 @@ export const MessageKind = {
   End: 5,
   Applied: 6,
   Store: 7,
+  OpenGuest: 8,
+  Round: 9,
+  Held: 10,
 } as const;
 
 /** Most bytes of data in one bytes message. */

@@ -1,0 +1,480 @@
+import { asPagelaneError, type GuestPlace, PagelaneError } from '../errors.ts';
+import { HEADER_BYTES } from '../frame/limits.ts';
+import { DirtyBitmap } from '../page/bitmap.ts';
+import type { CodecName } from '../page/codec-choice.ts';
+import type { DirtyLog } from '../page/dirty-log.ts';
+import { BatchEncoder, type EncodedBatch } from '../page/encode.ts';
+import type { GuestMemory } from '../page/memory.ts';
+import { defaultStoreBytes, storeSlots } from '../page/store.ts';
+import type { IncomingMessage } from '../session/lane.ts';
+import * as message from '../stream/message.ts';
+import { Convergence } from './convergence.ts';
+import { Deferred } from './deferred.ts';
+import {
+  DEVICE_STATE_BYTES_MAX,
+  decodeHeld,
+  decodeRound,
+  encodeOpenGuest,
+} from './guest-message.ts';
+import type { GuestResult, RoundFacts } from './guest-result.ts';
+import { decodeHandover, encodeHandover, isHandoverKind } from './handover-message.ts';
+import { SourceHandover } from './handover-source.ts';
+import { compareHeld } from './held.ts';
+import { type Journal, newMigrationId, VolatileJournal } from './journal.ts';
+import { type MigrationEnd, resultOf } from './result.ts';
+import { RoundSender } from './rounds.ts';
+import type { StreamParts } from './stream.ts';
+
+/*
+ * The source's end of a migration whose memory is ours to read
+ *
+ *   1. reserve    the destination takes memory for the guest, and says what it holds   #reserve
+ *   2. rounds     populated pages first, then dirty ones, until the rest is small      #converge
+ *   3. switch     pause, the last pages, the device state                              #switchOver
+ *   4. commit     the hand-over: from then on the guest is the destination's           #handOver
+ *
+ * Whatever fails before 4 leaves the guest running here.
+ */
+
+/* Chosen by us */
+
+/** How long the destination may take to say what it holds already, and to apply a round. */
+const HELD_TIMEOUT_MS = 120_000;
+const APPLY_TIMEOUT_MS = 120_000;
+
+/** How a guest whose memory is the embedder's is migrated. */
+export interface MoveOptions {
+  /** Guest memory. Its blocks have the same names and sizes at the destination. */
+  readonly source: GuestMemory;
+  /** Tells which pages the guest writes. */
+  readonly dirtyLog: DirtyLog;
+  /** How long the guest may stand still. */
+  readonly downtimeMs: number;
+  /** Stops the guest: when it is done, nothing writes to its memory any more. */
+  pause(): void | Promise<void>;
+  /** Lets the guest run on here, whether or not it was paused. May be called again. */
+  resume(): void | Promise<void>;
+  /** Device state of the paused guest. @default nothing */
+  deviceState?(): Uint8Array | Promise<Uint8Array>;
+  /** The guest runs at the destination: remove what is here. May be called again. */
+  discard?(): void | Promise<void>;
+  /** Slows the guest down by so many percent, 0 to 99, so that it dirties fewer pages. */
+  throttle?(percent: number): void | Promise<void>;
+  /** Where the hand-over is written down, so that a crash leaves no doubt. @default nowhere */
+  readonly journal?: Journal;
+  /** What the journal keeps for after a crash. */
+  readonly context?: Readonly<Record<string, unknown>>;
+  /** Name of the virtual machine. @default "" */
+  readonly name?: string;
+  /** Rounds after which the migration is given up. */
+  readonly maxRounds?: number;
+  /** How often all of memory may be sent before the migration is given up. */
+  readonly maxBytesFactor?: number;
+  /** @default "auto" */
+  readonly codec?: CodecName;
+  /** Most bytes of pages that are kept. @default a quarter of the memory that is free */
+  readonly storeBytes?: number;
+  /** Cancels the migration. Honoured until the guest is paused. */
+  readonly signal?: AbortSignal;
+  /** Hears of each round. */
+  onRound?(round: RoundFacts): void;
+}
+
+/** How a guest's memory is copied ahead of its migration. */
+export type WarmOptions = Pick<
+  MoveOptions,
+  'source' | 'name' | 'codec' | 'storeBytes' | 'signal'
+>;
+
+/** What both kinds take. */
+interface Plan extends WarmOptions {
+  /** Absent if memory is only copied ahead. */
+  readonly move?: MoveOptions;
+}
+
+/** One migration of a guest from here. */
+export class GuestSource {
+  readonly #parts: StreamParts;
+  readonly #plan: Plan;
+  readonly #encoder: BatchEncoder;
+  readonly #sender: RoundSender;
+  readonly #digest = new message.Digest();
+  readonly #handover: SourceHandover;
+  readonly #migration = newMigrationId();
+  /** Rejects with whatever ends the migration from outside. */
+  readonly #fault = new Deferred<never>();
+  readonly #allHeld = new Deferred<void>();
+  #applied = new Deferred<number>();
+  #comparing: Promise<unknown> = Promise.resolve();
+  readonly #heldReceived: Uint8Array[] = [];
+  #toSend: DirtyBitmap[] = [];
+  #heldPages = 0;
+  #peerStoreBytes: number | undefined;
+  readonly #roundFacts: RoundFacts[] = [];
+  #pausedAtMs: number | undefined;
+  #hasBegun = false;
+  #downtime: GuestResult['downtimeMs'] = { switchover: undefined };
+  readonly #startedMs: number;
+
+  constructor(parts: StreamParts, plan: Plan) {
+    this.#parts = parts;
+    this.#plan = plan;
+    this.#startedMs = parts.now();
+    const { lane, session, threads, tally } = parts;
+    this.#encoder = new BatchEncoder({ codec: plan.codec ?? 'auto', threads: threads.threads });
+    this.#sender = new RoundSender({
+      memory: plan.source,
+      encoder: this.#encoder,
+      lane,
+      watcher: { sent: (batch, sequence) => this.#noteSent(batch, sequence) },
+    });
+    this.#handover = this.#makeHandover();
+    tally.setLayout(plan.source.layout);
+    lane.onMessage = (incoming) => this.#receive(incoming);
+    session.ended.then((error) => this.#sessionEnded(error));
+    this.#fault.promise.catch((error: unknown) => this.#sender.fail(error));
+  }
+
+  /** Runs it to its end. Never rejects: the result says where the guest is. */
+  async run(): Promise<GuestResult> {
+    const { signal, move } = this.#plan;
+    const cancel = (): void => {
+      if (this.#pausedAtMs !== undefined) return;
+      this.#fault.reject(new PagelaneError('ERR_CANCELLED', 'Migration was cancelled'));
+    };
+    signal?.addEventListener('abort', cancel, { once: true });
+    if (signal?.aborted) cancel();
+    try {
+      await this.#reserve();
+      await this.#findFirst();
+      if (move === undefined) return await this.#copyAhead();
+      await this.#converge(move);
+      await this.#switchOver(move);
+      return await this.#handOver();
+    } catch (error) {
+      return await this.#giveUp(asPagelaneError(error));
+    } finally {
+      signal?.removeEventListener('abort', cancel);
+      this.#stopDirtyLog();
+    }
+  }
+
+  /** Announces the guest, and has the destination take memory for it. */
+  async #reserve(): Promise<void> {
+    const { source, name = '', move } = this.#plan;
+    if (move !== undefined && move.journal === undefined) {
+      this.#parts.tally.addFallback('no journal: after a crash nobody can tell whose the guest is');
+    }
+    const isWarm = move === undefined;
+    const open = { name, migration: this.#migration, attempt: 1, isWarm };
+    this.#put(encodeOpenGuest(open, HEADER_BYTES));
+    this.#put(message.encodeBlocks(source.layout, HEADER_BYTES));
+    if (move !== undefined) {
+      this.#hasBegun = true;
+      await this.#or(this.#handover.begin());
+    }
+  }
+
+  /** Starts the dirty log, and finds the pages of the first round: what the destination lacks. */
+  async #findFirst(): Promise<void> {
+    const { source, move } = this.#plan;
+    // From here on what is written is in the log: only then is it safe to look.
+    await this.#or(move?.dirtyLog.start());
+    this.#toSend = source.findAllPopulated();
+    this.#compareReceived();
+    await this.#within(this.#allHeld.promise, HELD_TIMEOUT_MS, 'to say what it holds');
+    await this.#or(this.#comparing);
+    this.#openStore();
+  }
+
+  async #copyAhead(): Promise<GuestResult> {
+    await this.#sendRound(this.#toSend);
+    this.#put(message.encodeEnd(this.#digest.value, HEADER_BYTES), { isLast: true });
+    await this.#within(this.#applied.promise, APPLY_TIMEOUT_MS, 'to keep the copy');
+    return this.#result('completed', 'source');
+  }
+
+  /** Sends rounds until what is left can be sent while the guest stands still. */
+  async #converge(move: MoveOptions): Promise<void> {
+    const { layout } = move.source;
+    const { downtimeMs, maxRounds, maxBytesFactor } = move;
+    const convergence = new Convergence({
+      downtimeMs,
+      pageBytes: 2 ** layout.pageBits,
+      memoryBytes: this.#parts.tally.memoryBytes,
+      ...(maxRounds !== undefined && { maxRounds }),
+      ...(maxBytesFactor !== undefined && { maxBytesFactor }),
+    });
+    for (;;) {
+      const sent = await this.#sendRound(this.#toSend);
+      this.#toSend = await this.#collect(move);
+      const dirtyPages = countOf(this.#toSend);
+      const decision = convergence.endRound({ ...sent, sentPages: sent.pages, dirtyPages });
+      const throttlePercent = decision.action === 'continue' ? decision.throttlePercent : 0;
+      const { outlook } = convergence;
+      this.#noteRound({ ...sent, dirtyPages, throttlePercent, outlook });
+      if (decision.action === 'switch') return;
+      if (decision.action === 'stop') {
+        throw new PagelaneError('ERR_NOT_CONVERGING', `Gave up: ${outlook}`);
+      }
+      await this.#or(move.throttle?.(throttlePercent));
+    }
+  }
+
+  /** Pauses the guest and sends what is left of it. */
+  async #switchOver(move: MoveOptions): Promise<void> {
+    const { now, tally, lane } = this.#parts;
+    const pausedAtMs = now();
+    this.#pausedAtMs = pausedAtMs;
+    tally.phase = 'switchover';
+    // The guest stands still: the first copy of everything counts.
+    lane.isUrgent = true;
+    await this.#or(move.pause());
+    // What the log finds now joins what was to be sent anyway.
+    const last = await this.#collect(move);
+    for (const [block, bitmap] of last.entries()) bitmap.merge(this.#toSend[block]!);
+    const [sent, state] = await this.#or(
+      Promise.all([this.#sendRound(last), move.deviceState?.() ?? new Uint8Array(0)]),
+    );
+    this.#noteRound({ ...sent, dirtyPages: 0, throttlePercent: 0, outlook: 'paused' });
+    const restAtMs = now();
+    this.#putState(state);
+    this.#put(message.encodeEnd(this.#digest.value, HEADER_BYTES));
+    const rest = Math.round(restAtMs - pausedAtMs);
+    this.#downtime = { switchover: undefined, rest, state: Math.round(now() - restAtMs) };
+  }
+
+  async #handOver(): Promise<GuestResult> {
+    const { now } = this.#parts;
+    const sentAtMs = now();
+    const handed = await this.#handover.commit();
+    if (handed.guest === 'source') throw new PagelaneError(handed.code, handed.message);
+    const commit = Math.round(now() - sentAtMs);
+    const switchover = Math.round(now() - this.#pausedAtMs!);
+    this.#downtime = { ...this.#downtime, switchover, commit };
+    return this.#result('completed', 'destination');
+  }
+
+  /** Leaves the guest where it is, and running if that is here. */
+  async #giveUp(error: PagelaneError): Promise<GuestResult> {
+    this.#sender.fail(error);
+    if (this.#hasBegun) {
+      await this.#handover.abort(error.code, error.message).catch(() => false);
+    }
+    const guest = this.#hasBegun ? this.#handover.guest : 'source';
+    if (guest === 'unknown') this.#handover.leave();
+    if (guest === 'source' && this.#pausedAtMs !== undefined) {
+      const switchover = Math.round(this.#parts.now() - this.#pausedAtMs);
+      this.#downtime = { ...this.#downtime, switchover };
+    }
+    await this.#plan.move?.throttle?.(0);
+    const isCancelled = error.code === 'ERR_CANCELLED' && guest === 'source';
+    return this.#result(isCancelled ? 'cancelled' : 'failed', guest, error);
+  }
+
+  #makeHandover(): SourceHandover {
+    const { name, move } = this.#plan;
+    return new SourceHandover({
+      journal: move?.journal ?? new VolatileJournal(),
+      migration: this.#migration,
+      ...(name !== undefined && { name }),
+      ...(move?.context && { context: move.context }),
+      hooks: {
+        resume: async () => move?.resume(),
+        discard: async () => move?.discard?.(),
+      },
+      send: (word) => this.#put(encodeHandover(word, HEADER_BYTES)),
+      say: (text) => this.#parts.tally.addFallback(text),
+    });
+  }
+
+  #put(encoded: message.EncodedMessage, { isLast = false } = {}): number {
+    return this.#parts.lane.send({ ...encoded, isOrdered: true, isLast });
+  }
+
+  async #sendRound(bitmaps: readonly DirtyBitmap[]): Promise<Sent> {
+    const { now } = this.#parts;
+    const fromMs = now();
+    const round = this.#roundFacts.length + 1;
+    this.#applied = new Deferred();
+    const sent = await this.#or(this.#sender.send(bitmaps, round));
+    const applied = this.#within(this.#applied.promise, APPLY_TIMEOUT_MS, 'to apply a round');
+    if ((await applied) !== round) {
+      throw new PagelaneError('ERR_MESSAGE', 'Destination has applied another round');
+    }
+    return { ...sent, durationMs: now() - fromMs };
+  }
+
+  /** What was written since the last time, one bitmap for each block. */
+  async #collect({ source, dirtyLog }: MoveOptions): Promise<DirtyBitmap[]> {
+    const bitmaps = source.layout.blocks.map((_, block) => new DirtyBitmap(source.pageCount(block)));
+    await this.#or(dirtyLog.collect(bitmaps.map(({ words }) => words)));
+    return bitmaps;
+  }
+
+  #noteSent(batch: EncodedBatch, sequence: number): void {
+    const { tally } = this.#parts;
+    const { buffer, start, end, facts, codec } = batch;
+    this.#digest.add(buffer, start, sequence);
+    tally.addPages(facts);
+    tally.addResent(facts, end - start);
+    tally.addCodec(codec, facts.literalBytes, end - start);
+  }
+
+  #noteRound(facts: Omit<RoundFacts, 'round'>): void {
+    const round = { round: this.#roundFacts.length + 1, ...facts };
+    this.#roundFacts.push(round);
+    this.#parts.tally.beginRound();
+    this.#plan.move?.onRound?.(round);
+  }
+
+  #putState(state: Uint8Array): void {
+    if (state.length > DEVICE_STATE_BYTES_MAX) {
+      const text = `Device state has ${state.length} bytes, more than ${DEVICE_STATE_BYTES_MAX}`;
+      throw new PagelaneError('ERR_DEVICE_STATE', text);
+    }
+    for (let at = 0; at < state.length; at += message.BYTES_DATA_MAX) {
+      const part = state.subarray(at, at + message.BYTES_DATA_MAX);
+      const encoded = message.encodeBytes(part, STATE_PLACE, HEADER_BYTES);
+      const sequence = this.#put(encoded);
+      this.#digest.add(encoded.buffer, encoded.start, sequence);
+    }
+  }
+
+  #receive(incoming: IncomingMessage): void {
+    const { payload } = incoming;
+    const kind = payload[0]!;
+    try {
+      if (isHandoverKind(kind)) this.#handover.receive(decodeHandover(payload));
+      else if (kind === message.MessageKind.Round) this.#applied.resolve(decodeRound(payload));
+      else if (kind === message.MessageKind.Store) this.#takeStore(message.decodeStore(payload));
+      else if (kind === message.MessageKind.Held) this.#takeHeld(payload.slice());
+      else if (kind === message.MessageKind.Applied) this.#takeEnd(payload);
+      else throw new PagelaneError('ERR_MESSAGE', `Destination sent a message of kind ${kind}`);
+      incoming.release();
+    } catch (error) {
+      this.#fault.reject(error);
+    }
+  }
+
+  #takeStore(bytes: number): void {
+    if (this.#peerStoreBytes !== undefined) {
+      throw new PagelaneError('ERR_MESSAGE', 'Destination stated its store twice');
+    }
+    this.#peerStoreBytes = bytes;
+  }
+
+  #openStore(): void {
+    const { source, storeBytes = defaultStoreBytes() } = this.#plan;
+    const bytes = Math.min(storeBytes, this.#peerStoreBytes ?? 0);
+    this.#encoder.openStore(source.layout, storeSlots(source.layout, bytes));
+    this.#parts.tally.storeBytes = bytes;
+  }
+
+  /** Compares what the destination holds, in the order in which it says so. */
+  #takeHeld(payload: Uint8Array): void {
+    this.#heldReceived.push(payload);
+    if (this.#toSend.length > 0) this.#compareReceived();
+  }
+
+  #compareReceived(): void {
+    for (const payload of this.#heldReceived.splice(0)) {
+      const held = decodeHeld(payload);
+      this.#comparing = this.#comparing.then(async () => {
+        if (held.isLast) this.#allHeld.resolve();
+        else this.#heldPages += await compareHeld(this.#plan.source, held, this.#toSend);
+      });
+      this.#comparing.catch((error: unknown) => this.#fault.reject(error));
+    }
+  }
+
+  /** The destination's last word, where there is no hand-over; or that it has failed. */
+  #takeEnd(payload: Uint8Array): void {
+    const { isApplied, code, message: text, digest } = message.decodeApplied(payload);
+    if (!isApplied) this.#fault.reject(new PagelaneError(code, `Destination: ${text}`));
+    else if (digest !== this.#digest.value) this.#fault.reject(digestError());
+    else this.#applied.resolve(0);
+  }
+
+  #sessionEnded(error: PagelaneError | undefined): void {
+    const cause = error ?? new PagelaneError('ERR_SESSION_CLOSED', 'The session was closed');
+    this.#fault.reject(cause);
+    this.#handover.connectionLost();
+    // It will not come back on this lane: `recoverGuest` asks on another.
+    if (this.#handover.guest === 'unknown') this.#handover.leave();
+  }
+
+  /** `work`, unless the migration ends before. */
+  #or<Value>(work: Value | Promise<Value>): Promise<Value> {
+    return Promise.race([this.#fault.promise, Promise.resolve(work)]);
+  }
+
+  async #within<Value>(work: Promise<Value>, timeoutMs: number, what: string): Promise<Value> {
+    const text = `Waited ${timeoutMs} ms for the destination ${what}`;
+    const timer = setTimeout(
+      () => this.#fault.reject(new PagelaneError('ERR_GUEST_TIMEOUT', text)),
+      timeoutMs,
+    );
+    try {
+      return await this.#or(work);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #stopDirtyLog(): void {
+    const stopping = async (): Promise<void> => this.#plan.move?.dirtyLog.stop();
+    stopping().catch(() => {});
+  }
+
+  #result(
+    outcome: MigrationEnd['outcome'],
+    guest: GuestPlace,
+    error?: PagelaneError,
+  ): GuestResult {
+    const { name = '', codec = 'auto', move } = this.#plan;
+    const { downtimeMs, dirtyLog } = move ?? {};
+    const end: MigrationEnd = {
+      side: 'source',
+      name,
+      outcome,
+      guest,
+      effective: { codec, downtimeMs, dirtyLog: dirtyLog?.name, isWarm: move === undefined },
+      sent: this.#digest.value,
+      applied: outcome === 'completed' ? this.#digest.value : undefined,
+      switchoverMs: undefined,
+      ...(error && { error }),
+    };
+    const { session, tally, threads, now } = this.#parts;
+    const elapsedMs = now() - this.#startedMs;
+    const wireBytesOf = (path: { sentBytes: number }): number => path.sentBytes;
+    return {
+      ...resultOf(end, { session, tally, threads, elapsedMs, wireBytesOf }),
+      downtimeMs: this.#downtime,
+      roundFacts: this.#roundFacts,
+      heldPages: this.#heldPages,
+    };
+  }
+}
+
+interface Sent {
+  readonly pages: number;
+  readonly wireBytes: number;
+  readonly durationMs: number;
+}
+
+const STATE_PLACE = {
+  isInsideBefore: false,
+  isInsideAfter: false,
+  isVerbatim: true,
+  lastBlock: -1,
+};
+
+function countOf(bitmaps: readonly DirtyBitmap[]): number {
+  return bitmaps.reduce((sum, bitmap) => sum + bitmap.count(), 0);
+}
+
+function digestError(): PagelaneError {
+  const text = 'What the destination applied differs from what was sent';
+  return new PagelaneError('ERR_DIGEST', text);
+}
