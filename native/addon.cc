@@ -6,6 +6,7 @@
 #include "binding/hashes.h"
 #include "binding/instance.h"
 #include "binding/kernels.h"
+#include "binding/memory.h"
 #include "binding/stores.h"
 #include "binding/threads.h"
 
@@ -34,6 +35,9 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("inspectBatch", Napi::Function::New<InspectBatch>(env, "inspectBatch"));
   exports.Set("decodeBatch", Napi::Function::New<DecodeBatch>(env, "decodeBatch"));
   exports.Set("comparePages", Napi::Function::New<ComparePages>(env, "comparePages"));
+  exports.Set("GuestMemory", GuestMemory::Define(env));
+  exports.Set("createMemoryFile",
+              Napi::Function::New<CreateMemoryFile>(env, "createMemoryFile"));
   return exports;
 }
 

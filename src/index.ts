@@ -40,6 +40,7 @@ export {
   codeOf,
   EndpointError,
   type GuestPlace,
+  MemoryError,
   MigrationError,
   messageOf,
   PagelaneError,
