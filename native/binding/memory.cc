@@ -9,9 +9,9 @@
 #include <climits>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "binding/blocks.h"
-#include "binding/memory_registry.h"
 #include "binding/memory_view.h"
 #include "binding/tags.h"
 #include "kernel/limits.h"
@@ -60,9 +60,14 @@ void ThrowFault(napi_env env, const kernel::MemoryFault& fault, const char* name
     case kernel::MemoryStep::kSize:
       code = "ERR_MEMORY_SIZE";
       std::snprintf(text, sizeof text,
-                    "Cannot map block \"%s\": size and offset must be multiples of %llu bytes, "
-                    "and the size above 0",
+                    "Cannot map block \"%s\": its size must be a multiple of %llu bytes, not 0",
                     name, wanted);
+      break;
+    case kernel::MemoryStep::kOffset:
+      code = "ERR_MEMORY_SIZE";
+      std::snprintf(text, sizeof text,
+                    "Cannot map block \"%s\": its offset must be a multiple of %llu bytes", name,
+                    wanted);
       break;
     case kernel::MemoryStep::kShort:
       code = "ERR_MEMORY_SIZE";
@@ -140,7 +145,7 @@ GuestMemory::GuestMemory(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Gues
   } else {
     Open(info);
   }
-  if (memory_ != nullptr &&
+  if (held_ != nullptr &&
       napi_type_tag_object(info.Env(), info.This(), &kTag) != napi_ok) {
     ThrowError(info.Env(), nullptr, "Cannot map memory: object cannot be marked");
   }
@@ -201,13 +206,15 @@ void GuestMemory::Open(const Napi::CallbackInfo& info) {
     return;
   }
   kernel::MemoryFault fault;
-  memory_ = kernel::GuestMemory::Map(sources, page_bits, is_writable, &fault);
-  if (memory_ == nullptr) {
+  std::shared_ptr<kernel::GuestMemory> memory =
+      kernel::GuestMemory::Map(sources, page_bits, is_writable, &fault);
+  if (memory == nullptr) {
     const std::size_t other = fault.step == kernel::MemoryStep::kOverlap ? fault.wanted : 0;
     ThrowFault(env, fault, blocks->at(fault.block).name.c_str(), blocks->at(other).name.c_str());
     return;
   }
-  id_ = RegisterMemory(memory_);
+  held_ = HoldMemory(std::move(memory));
+  id_ = held_->id;
 }
 
 /// id, buffers
@@ -220,16 +227,17 @@ void GuestMemory::Attach(const Napi::CallbackInfo& info) {
     arguments.WrongType("buffers", "an array");
     return;
   }
-  std::shared_ptr<kernel::GuestMemory> memory = FindMemory(id_);
-  if (memory == nullptr) {
+  std::shared_ptr<const HeldMemory> held = FindMemory(id_);
+  if (held == nullptr) {
     ThrowMemoryError(env, "ERR_MEMORY_CLOSED",
                      "Cannot attach memory: nobody in this process holds it", 0);
     return;
   }
-  buffers_.resize(memory->block_count());
-  views_.resize(memory->block_count());
-  for (std::size_t i = 0; i < memory->block_count(); i++) {
-    const kernel::MemoryBlock& block = memory->block(i);
+  const kernel::GuestMemory& memory = *held->memory;
+  buffers_.resize(memory.block_count());
+  views_.resize(memory.block_count());
+  for (std::size_t i = 0; i < memory.block_count(); i++) {
+    const kernel::MemoryBlock& block = memory.block(i);
     napi_value buffer = nullptr;
     if (block.file >= 0) {
       continue;
@@ -246,7 +254,7 @@ void GuestMemory::Attach(const Napi::CallbackInfo& info) {
       return;
     }
   }
-  memory_ = std::move(memory);
+  held_ = std::move(held);
 }
 
 bool GuestMemory::KeepBuffer(napi_env env, std::size_t block, napi_value buffer) {
@@ -255,17 +263,17 @@ bool GuestMemory::KeepBuffer(napi_env env, std::size_t block, napi_value buffer)
 }
 
 kernel::GuestMemory* GuestMemory::Opened(napi_env env, const char* task) const noexcept {
-  if (memory_ == nullptr) {
+  if (held_ == nullptr) {
     char text[kMessageBytes];
     std::snprintf(text, sizeof text, "Cannot %s: memory is closed", task);
     ThrowMemoryError(env, "ERR_MEMORY_CLOSED", text, 0);
   }
-  return memory_.get();
+  return held_ == nullptr ? nullptr : held_->memory.get();
 }
 
 std::size_t GuestMemory::ReadBlock(Arguments& arguments, std::size_t index) const noexcept {
   return static_cast<std::size_t>(arguments.Integer(
-      index, "block", 0, static_cast<std::int64_t>(memory_->block_count()) - 1));
+      index, "block", 0, static_cast<std::int64_t>(held_->memory->block_count()) - 1));
 }
 
 Napi::Value GuestMemory::Id(const Napi::CallbackInfo& info) {
@@ -295,7 +303,7 @@ Napi::Value GuestMemory::View(const Napi::CallbackInfo& info) {
     return buffers_[block].Value();
   }
   if (views_[block].IsEmpty()) {
-    const napi_value view = MakeMemoryView(env, memory_, block);
+    const napi_value view = MakeMemoryView(env, held_->memory, block);
     if (view == nullptr) {
       return env.Undefined();
     }
@@ -367,7 +375,7 @@ Napi::Value GuestMemory::Dispose(const Napi::CallbackInfo& info) {
       view.Reset();
     }
   }
-  memory_.reset();
+  held_.reset();
   return env.Undefined();
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "binding/arguments.h"
+#include "binding/memory_registry.h"
 #include "kernel/guest_memory.h"
 
 namespace pagelane::binding {
@@ -23,7 +24,9 @@ class GuestMemory : public Napi::ObjectWrap<GuestMemory> {
   explicit GuestMemory(const Napi::CallbackInfo& info);
 
   /// Null once it was disposed of.
-  const std::shared_ptr<kernel::GuestMemory>& memory() const noexcept { return memory_; }
+  std::shared_ptr<kernel::GuestMemory> memory() const noexcept {
+    return held_ == nullptr ? nullptr : held_->memory;
+  }
 
  private:
   void Open(const Napi::CallbackInfo& info);
@@ -40,7 +43,7 @@ class GuestMemory : public Napi::ObjectWrap<GuestMemory> {
   Napi::Value Punch(const Napi::CallbackInfo& info);
   Napi::Value Dispose(const Napi::CallbackInfo& info);
 
-  std::shared_ptr<kernel::GuestMemory> memory_;
+  std::shared_ptr<const HeldMemory> held_;
   std::uint64_t id_ = 0;
   std::vector<Napi::Reference<Napi::Value>> buffers_;  // of each block, empty for files
   std::vector<Napi::Reference<Napi::Value>> views_;    // of each block, empty until asked for

@@ -4,6 +4,7 @@
 
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 namespace pagelane::binding {
 
@@ -13,7 +14,7 @@ constexpr std::uint64_t kIdMax = (std::uint64_t{1} << 53) - 1;
 
 struct Registry {
   std::mutex mutex;
-  std::unordered_map<std::uint64_t, std::weak_ptr<kernel::GuestMemory>> memories;
+  std::unordered_map<std::uint64_t, std::weak_ptr<const HeldMemory>> memories;
 };
 
 /// Never destroyed: threads may still ask when the process ends.
@@ -32,19 +33,21 @@ std::uint64_t RandomId() noexcept {
 
 }  // namespace
 
-std::uint64_t RegisterMemory(const std::shared_ptr<kernel::GuestMemory>& memory) {
+std::shared_ptr<const HeldMemory> HoldMemory(std::shared_ptr<kernel::GuestMemory> memory) {
+  auto held = std::make_shared<HeldMemory>(HeldMemory{std::move(memory), 0});
   Registry& registry = TheRegistry();
   const std::lock_guard lock(registry.mutex);
   std::erase_if(registry.memories, [](const auto& entry) { return entry.second.expired(); });
   for (;;) {
     const std::uint64_t id = RandomId();
-    if (id != 0 && registry.memories.emplace(id, memory).second) {
-      return id;
+    if (id != 0 && registry.memories.emplace(id, held).second) {
+      held->id = id;
+      return held;
     }
   }
 }
 
-std::shared_ptr<kernel::GuestMemory> FindMemory(std::uint64_t id) {
+std::shared_ptr<const HeldMemory> FindMemory(std::uint64_t id) {
   Registry& registry = TheRegistry();
   const std::lock_guard lock(registry.mutex);
   const auto found = registry.memories.find(id);

@@ -110,11 +110,11 @@ GuestMemory::~GuestMemory() {
 }
 
 MemoryFault GuestMemory::Add(std::size_t index, const BlockSource& source, bool is_writable) {
-  if (source.byte_count == 0 || source.byte_count % page_bytes() != 0) {
-    return {MemoryStep::kSize, index, 0, page_bytes()};
-  }
   if (source.buffer == nullptr) {
     return AddFile(index, source, is_writable);
+  }
+  if (source.byte_count == 0 || source.byte_count % page_bytes() != 0) {
+    return {MemoryStep::kSize, index, 0, page_bytes()};
   }
   blocks_.push_back({source.buffer, source.byte_count, is_writable, -1, 0, page_bytes()});
   return {};
@@ -131,9 +131,13 @@ MemoryFault GuestMemory::AddFile(std::size_t index, const BlockSource& source,
   }
   const std::uint64_t host_page_bytes = HostPageBytes(source.file);
   const bool is_huge = host_page_bytes > static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-  const std::uint64_t unit = std::max(host_page_bytes, page_bytes());
-  if (source.file_offset % unit != 0 || (is_huge && source.byte_count % unit != 0)) {
-    return {MemoryStep::kSize, index, 0, unit};
+  const std::uint64_t offset_unit = std::max(host_page_bytes, page_bytes());
+  const std::uint64_t size_unit = is_huge ? offset_unit : page_bytes();
+  if (source.byte_count == 0 || source.byte_count % size_unit != 0) {
+    return {MemoryStep::kSize, index, 0, size_unit};
+  }
+  if (source.file_offset % offset_unit != 0) {
+    return {MemoryStep::kOffset, index, 0, offset_unit};
   }
   const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
   if (file_bytes < source.file_offset || file_bytes - source.file_offset < source.byte_count) {

@@ -34,7 +34,8 @@ struct BlockSource {
 enum class MemoryStep : std::uint8_t {
   kNone,
   kFile,     // not a regular file, or it cannot be looked at
-  kSize,     // size or offset is no multiple of `wanted`
+  kSize,     // the size is 0, or no multiple of `wanted`
+  kOffset,   // the offset is no multiple of `wanted`
   kShort,    // the file has `wanted` bytes
   kOverlap,  // another block has some of it
   kMap,      // the system refuses to map it
