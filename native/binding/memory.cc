@@ -6,7 +6,7 @@
 
 #include <bit>
 #include <cerrno>
-#include <climits>
+#include <cmath>
 #include <cstdio>
 #include <string>
 #include <utility>
@@ -158,51 +158,12 @@ void GuestMemory::Open(const Napi::CallbackInfo& info) {
   const bool is_writable = arguments.Boolean(5, "isWritable");
   const auto page_bits = static_cast<std::uint32_t>(
       arguments.Integer(6, "pageBits", kernel::kPageBitsMin, kernel::kPageBitsMax));
-  if (arguments.is_wrong() || !info[4].IsArray()) {
-    arguments.WrongType("buffers", "an array");
-    return;
-  }
-  // All that may run script comes before any pointer is looked at.
-  const auto blocks = ReadBlocks(arguments, page_bits);
-  if (blocks == nullptr) {
-    return;
-  }
-  std::vector<napi_value> buffers(blocks->count());
-  for (std::size_t i = 0; i < buffers.size(); i++) {
-    if (napi_get_element(env, info[4], static_cast<std::uint32_t>(i), &buffers[i]) != napi_ok) {
-      return;
-    }
-  }
-  const std::span<double> used_bytes = arguments.Doubles(1, "usedBytes");
-  const std::span<std::int32_t> files = arguments.Int32s(2, "files", blocks->count());
-  const std::span<double> offsets = arguments.Doubles(3, "offsets");
-  arguments.Require(used_bytes.size() == blocks->count() && offsets.size() == blocks->count(),
-                    "columns must have as many elements as there are names");
-  arguments.Require(blocks->count() > 0, "there must be a block");
-  std::vector<kernel::BlockSource> sources(blocks->count());
-  buffers_.resize(blocks->count());
-  views_.resize(blocks->count());
-  for (std::size_t i = 0; i < sources.size() && !arguments.is_wrong(); i++) {
-    arguments.Require(offsets[i] >= 0 && offsets[i] <= kernel::kBlockBytesMax &&
-                          offsets[i] == static_cast<double>(static_cast<std::uint64_t>(offsets[i])),
-                      "offsets must be integers from 0 to 2^52");
-    if (arguments.is_wrong()) {
-      return;
-    }
-    sources[i] = {nullptr, files[i], static_cast<std::uint64_t>(offsets[i]),
-                  static_cast<std::uint64_t>(used_bytes[i])};
-    if (files[i] >= 0) {
-      continue;
-    }
-    std::size_t length = 0;
-    sources[i].buffer = LookAtBuffer(env, buffers[i], &length);
-    if (sources[i].buffer == nullptr || length != sources[i].byte_count) {
-      arguments.WrongType("buffers", "Uint8Arrays of the blocks' sizes, where there is no file");
-    } else if (!KeepBuffer(env, i, buffers[i])) {
-      return;
-    }
-  }
   if (arguments.is_wrong()) {
+    return;
+  }
+  const auto blocks = ReadBlocks(arguments, page_bits);
+  std::vector<kernel::BlockSource> sources;
+  if (blocks == nullptr || !ReadSources(arguments, blocks->count(), &sources)) {
     return;
   }
   kernel::MemoryFault fault;
@@ -213,8 +174,63 @@ void GuestMemory::Open(const Napi::CallbackInfo& info) {
     ThrowFault(env, fault, blocks->at(fault.block).name.c_str(), blocks->at(other).name.c_str());
     return;
   }
+  views_.resize(sources.size());
   held_ = HoldMemory(std::move(memory));
   id_ = held_->id;
+}
+
+bool GuestMemory::ReadSources(Arguments& arguments, std::size_t count,
+                              std::vector<kernel::BlockSource>* sources) {
+  napi_env env = arguments.env();
+  bool is_array = false;
+  if (napi_is_array(env, arguments.value(4), &is_array) != napi_ok || !is_array) {
+    arguments.WrongType("buffers", "an array");
+    return false;
+  }
+  std::vector<napi_value> buffers(count);
+  // This may run script, which may detach arrays: pointers are looked at later.
+  for (std::size_t i = 0; i < count; i++) {
+    const auto index = static_cast<std::uint32_t>(i);
+    if (napi_get_element(env, arguments.value(4), index, &buffers[i]) != napi_ok) {
+      return false;
+    }
+  }
+  const std::span<double> used_bytes = arguments.Doubles(1, "usedBytes");
+  const std::span<std::int32_t> files = arguments.Int32s(2, "files", count);
+  const std::span<double> offsets = arguments.Doubles(3, "offsets");
+  arguments.Require(count > 0, "there must be a block");
+  arguments.Require(used_bytes.size() == count && offsets.size() == count,
+                    "columns must have as many elements as there are names");
+  buffers_.resize(count);
+  for (std::size_t i = 0; i < count && !arguments.is_wrong(); i++) {
+    const double offset = offsets[i];
+    const bool is_within = offset >= 0 && offset <= static_cast<double>(kernel::kBlockBytesMax);
+    arguments.Require(is_within && offset == std::trunc(offset),
+                      "\"offsets\" must be integers from 0 to 2^52");
+    kernel::BlockSource source{nullptr, files[i], 0, static_cast<std::uint64_t>(used_bytes[i])};
+    if (files[i] < 0) {
+      source.buffer = KeepBuffer(arguments, i, buffers[i], source.byte_count);
+    } else if (is_within) {
+      source.file_offset = static_cast<std::uint64_t>(offset);
+    }
+    sources->push_back(source);
+  }
+  return !arguments.is_wrong();
+}
+
+/// The bytes of the buffer of a block; null, with an exception on its way, if it is not as it
+/// should be.
+std::uint8_t* GuestMemory::KeepBuffer(Arguments& arguments, std::size_t block, napi_value buffer,
+                                      std::uint64_t byte_count) {
+  std::size_t length = 0;
+  std::uint8_t* bytes = LookAtBuffer(arguments.env(), buffer, &length);
+  if (bytes == nullptr || length != byte_count) {
+    arguments.WrongType("buffers", "Uint8Arrays of fixed length, as long as their blocks");
+    return nullptr;
+  }
+  buffers_[block] =
+      Napi::Reference<Napi::Value>::New(Napi::Value(arguments.env(), buffer), 1);
+  return bytes;
 }
 
 /// id, buffers
@@ -223,8 +239,10 @@ void GuestMemory::Attach(const Napi::CallbackInfo& info) {
   Arguments arguments(info, "attach memory");
   id_ = static_cast<std::uint64_t>(
       arguments.Integer(0, "id", 1, (std::int64_t{1} << 53) - 1));
-  if (arguments.is_wrong() || !info[1].IsArray()) {
+  if (!info[1].IsArray()) {
     arguments.WrongType("buffers", "an array");
+  }
+  if (arguments.is_wrong()) {
     return;
   }
   std::shared_ptr<const HeldMemory> held = FindMemory(id_);
@@ -242,24 +260,18 @@ void GuestMemory::Attach(const Napi::CallbackInfo& info) {
     if (block.file >= 0) {
       continue;
     }
-    std::size_t length = 0;
     if (napi_get_element(env, info[1], static_cast<std::uint32_t>(i), &buffer) != napi_ok) {
       return;
     }
-    if (LookAtBuffer(env, buffer, &length) != block.bytes || length != block.byte_count) {
+    const std::uint8_t* bytes = KeepBuffer(arguments, i, buffer, block.byte_count);
+    if (bytes != block.bytes) {
       arguments.WrongType("buffers", "those that the memory was made of, shared");
-      return;
     }
-    if (!KeepBuffer(env, i, buffer)) {
+    if (arguments.is_wrong()) {
       return;
     }
   }
   held_ = std::move(held);
-}
-
-bool GuestMemory::KeepBuffer(napi_env env, std::size_t block, napi_value buffer) {
-  buffers_[block] = Napi::Reference<Napi::Value>::New(Napi::Value(env, buffer), 1);
-  return !buffers_[block].IsEmpty();
 }
 
 kernel::GuestMemory* GuestMemory::Opened(napi_env env, const char* task) const noexcept {

@@ -31,7 +31,10 @@ class GuestMemory : public Napi::ObjectWrap<GuestMemory> {
  private:
   void Open(const Napi::CallbackInfo& info);
   void Attach(const Napi::CallbackInfo& info);
-  bool KeepBuffer(napi_env env, std::size_t block, napi_value buffer);
+  bool ReadSources(Arguments& arguments, std::size_t count,
+                   std::vector<kernel::BlockSource>* sources);
+  std::uint8_t* KeepBuffer(Arguments& arguments, std::size_t block, napi_value buffer,
+                           std::uint64_t byte_count);
   /// The memory, for a method; null, with an exception on its way, if it was disposed of.
   kernel::GuestMemory* Opened(napi_env env, const char* task) const noexcept;
   std::size_t ReadBlock(Arguments& arguments, std::size_t index) const noexcept;

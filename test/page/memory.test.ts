@@ -2,7 +2,6 @@ import { execFileSync } from 'node:child_process';
 import {
   closeSync,
   fstatSync,
-  ftruncateSync,
   mkdtempSync,
   openSync,
   readSync,
@@ -27,7 +26,8 @@ import {
 const PAGE = 4096;
 const TERABYTE = 1e12;
 
-const code = (name: string): unknown => expect.objectContaining({ name: 'MemoryError', code: name });
+const code = (name: string): unknown =>
+  expect.objectContaining({ name: 'MemoryError', code: name });
 
 function byteAt(file: number, offset: number): number {
   const byte = new Uint8Array(1);
@@ -85,10 +85,18 @@ describe.each(Object.entries(KINDS))('GuestMemory of %s', (kind, make) => {
     const isBuffer = kind.includes('buffer');
     expect(pagesIn(words)).toEqual(isBuffer ? [0, 1, 2, 3, 4, 5, 6, 7] : [0, 1, 5, 6, 7]);
     const sums = Array.from({ length: 8 }, (_, page) =>
-      memory.view(0).subarray(page * PAGE, (page + 1) * PAGE).every((byte) => byte === 9),
+      memory
+        .view(0)
+        .subarray(page * PAGE, (page + 1) * PAGE)
+        .every((byte) => byte === 9),
     );
     expect(sums).toEqual([true, true, false, false, false, true, true, true]);
-    expect(memory.view(0).subarray(2 * PAGE, 5 * PAGE).every((byte) => byte === 0)).toBe(true);
+    expect(
+      memory
+        .view(0)
+        .subarray(2 * PAGE, 5 * PAGE)
+        .every((byte) => byte === 0),
+    ).toBe(true);
     expect(() => memory.punch(0, 6, 3)).toThrow(RangeError);
     expect(() => memory.punch(1, 0, 1)).toThrow(RangeError);
   });
@@ -192,7 +200,7 @@ describe('GuestMemory of files', () => {
 
   test('12 TB with three pages are mapped and searched by their holes', () => {
     using files = new OpenFiles();
-    const bytes = 12 * TERABYTE - (12 * TERABYTE % PAGE);
+    const bytes = 12 * TERABYTE - ((12 * TERABYTE) % PAGE);
     const file = files.add(createMemoryFile('large', bytes));
     const pages = bytes / PAGE;
     for (const page of [0, 1_000_000_007, pages - 1]) write(file, page * PAGE, 'x');
@@ -218,7 +226,9 @@ describe('GuestMemory on hugetlbfs', () => {
       expect(() => {
         const file = files.add(createMemoryFile('huge', bytes, HUGE_PAGE_BYTES));
         new GuestMemory([{ name: 'ram', file }], { isWritable: true });
-      }).toThrow(expect.objectContaining({ code: expect.stringMatching(/^ERR_MEMORY_(CREATE|MAP)$/) }));
+      }).toThrow(
+        expect.objectContaining({ code: expect.stringMatching(/^ERR_MEMORY_(CREATE|MAP)$/) }),
+      );
       return;
     }
     const file = files.add(createMemoryFile('huge', bytes, HUGE_PAGE_BYTES));
@@ -247,7 +257,10 @@ describe('GuestMemory on hugetlbfs', () => {
       true,
     );
     memory.checkIntact();
-    for (const odd of [{ bytes: HUGE_PAGE_BYTES + PAGE }, { offset: PAGE, bytes: HUGE_PAGE_BYTES }]) {
+    for (const odd of [
+      { bytes: HUGE_PAGE_BYTES + PAGE },
+      { offset: PAGE, bytes: HUGE_PAGE_BYTES },
+    ]) {
       expect(() => new GuestMemory([{ name: 'ram', file, ...odd }])).toThrow(
         code('ERR_MEMORY_SIZE'),
       );
@@ -300,8 +313,14 @@ describe('GuestMemory is refused', () => {
     'of a broken size': [[{ name: 'a', path: path('odd') }], 'ERR_MEMORY_SIZE'],
     'of half a byte': [[ram('a', { bytes: PAGE + 0.5 })], 'ERR_MEMORY_SIZE'],
     'of no page': [[{ name: 'a', path: path('none') }], 'ERR_MEMORY_SIZE'],
-    'of a buffer of a broken size': [[{ name: 'a', buffer: shared.subarray(1) }], 'ERR_MEMORY_SIZE'],
-    'with a name twice': [[ram('a', { bytes: PAGE }), ram('a', { offset: PAGE })], 'ERR_MEMORY_NAME'],
+    'of a buffer of a broken size': [
+      [{ name: 'a', buffer: shared.subarray(1) }],
+      'ERR_MEMORY_SIZE',
+    ],
+    'with a name twice': [
+      [ram('a', { bytes: PAGE }), ram('a', { offset: PAGE })],
+      'ERR_MEMORY_NAME',
+    ],
     'without a name': [[ram('')], 'ERR_MEMORY_NAME'],
     'with a name of 256 bytes': [[ram('é'.repeat(128))], 'ERR_MEMORY_NAME'],
     'with blocks that overlap in a file': [
