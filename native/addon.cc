@@ -6,6 +6,7 @@
 #include "binding/hashes.h"
 #include "binding/instance.h"
 #include "binding/kernels.h"
+#include "binding/memory.h"
 #include "binding/memory_batches.h"
 #include "binding/stores.h"
 #include "binding/threads.h"
@@ -39,6 +40,9 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("encodePages", Napi::Function::New<EncodePages>(env, "encodePages"));
   exports.Set("hashPages", Napi::Function::New<HashPages>(env, "hashPages"));
   exports.Set("applyBatch", Napi::Function::New<ApplyBatch>(env, "applyBatch"));
+  exports.Set("GuestMemory", GuestMemory::Define(env));
+  exports.Set("createMemoryFile",
+              Napi::Function::New<CreateMemoryFile>(env, "createMemoryFile"));
   return exports;
 }
 

@@ -75,6 +75,9 @@ export class ThreadError extends PagelaneError {
   }
 }
 
+/** Guest memory cannot be mapped, or not be used any more. */
+export class MemoryError extends PagelaneError {}
+
 /** The other side failed and told us why. */
 export class RemoteError extends PagelaneError {
   readonly side: Side;

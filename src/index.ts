@@ -40,6 +40,7 @@ export {
   codeOf,
   EndpointError,
   type GuestPlace,
+  MemoryError,
   MigrationError,
   messageOf,
   PagelaneError,
@@ -97,6 +98,13 @@ export { errorOf, MigrationStream } from './migration/stream.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';
 export { type MappedMemory, type VerifiedFacts, VerifyError } from './page/loaded-memory.ts';
+export {
+  createMemoryFile,
+  GuestMemory,
+  type GuestMemoryOptions,
+  type MemoryBlockSource,
+  type MemoryHandle,
+} from './page/memory.ts';
 export { checkCpuSet, type ThreadOptions } from './page/threads.ts';
 export { createKeyFile, readKeyFile } from './path/key-file.ts';
 export type { PathReport } from './path/path.ts';

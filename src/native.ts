@@ -253,6 +253,36 @@ export interface MemoryTarget {
   addHeld(block: number, words: Uint32Array): void;
 }
 
+/**
+ * RAM blocks mapped in this process. After `dispose` all but `id` and `dispose` throw
+ * ERR_MEMORY_CLOSED.
+ */
+export interface NativeGuestMemory {
+  /** By which another thread of this process may attach, while somebody holds the memory. */
+  id(): number;
+  /** True if a mapped file is or was shorter than its block, or could give no page. */
+  isLost(): boolean;
+  /**
+   * A block's bytes, always the same array; detached by `dispose`, unless it was given as a buffer.
+   *
+   * @throws {Error} ERR_MEMORY_MAP If the system or the engine refuses.
+   */
+  view(block: number): Uint8Array;
+  /**
+   * Sets the bit of every page that may hold something; native/kernel/memory_holes.h says how.
+   *
+   * @param words A bit per page, lowest first: a word per 32 pages, or two per 64.
+   */
+  findPopulated(block: number, words: Uint32Array): void;
+  /**
+   * Makes pages read as zeros, and gives memory back to the system where that is possible.
+   *
+   * @throws {Error} ERR_MEMORY_READ_ONLY, or ERR_MEMORY_PUNCH with `errno`.
+   */
+  punch(block: number, firstPage: number, pageCount: number): void;
+  dispose(): void;
+}
+
 /** Everything the C++ addon exports. Arguments are checked there, not here. */
 export interface Native {
   /** Which kernels were chosen, which others run here, and the libraries linked in. */
@@ -345,6 +375,32 @@ export interface Native {
     usedBytes: Float64Array,
     pageBits: number,
   ) => PageHashes;
+  GuestMemory: {
+    /**
+     * Maps blocks: each from a file descriptor, which is not needed any more afterwards, or, where
+     * `files` has -1, from an array that may be shared between threads.
+     *
+     * @throws {Error} With `code` `ERR_MEMORY_…`, and `errno` if the system refused.
+     */
+    new (
+      names: readonly string[],
+      usedBytes: Float64Array,
+      files: Int32Array,
+      offsets: Float64Array,
+      buffers: readonly (Uint8Array | undefined)[],
+      isWritable: boolean,
+      pageBits: number,
+    ): NativeGuestMemory;
+    /** Attaches to memory of this process. @throws {Error} ERR_MEMORY_CLOSED */
+    new (id: number, buffers: readonly (Uint8Array | undefined)[]): NativeGuestMemory;
+  };
+  /**
+   * Makes a file without a path, of zeros; returns its descriptor.
+   *
+   * @param hugePageBytes 0 for pages of the usual size.
+   * @throws {Error} ERR_MEMORY_CREATE With `errno`.
+   */
+  createMemoryFile(name: string, bytes: number, hugePageBytes: number): number;
   /**
    * Completes a sealed batch: pages that the store has are referred to, literals are compressed as
    * a whole, and a checksum is made of what the receiver will have decoded.

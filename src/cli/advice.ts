@@ -40,6 +40,17 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
     /^ERR_VERIFY_MEMORY$/,
     'look at --memory: the block as QEMU names it, its file; no post-copy, no multifd',
   ],
+  [
+    /^ERR_MEMORY_(OPEN|CREATE)$/,
+    "look at the memory's file: a regular one, that this process may open",
+  ],
+  [
+    /^ERR_MEMORY_(SIZE|NAME|OVERLAP)$/,
+    'look at the blocks: whole pages within their files, names that differ, nothing twice',
+  ],
+  [/^ERR_MEMORY_MAP$/, 'look at the rights of its file, and at free huge pages (/proc/meminfo)'],
+  [/^ERR_MEMORY_LOST$/, 'look who truncates the memory, and at the room of its file system'],
+  [/^ERR_MEMORY_/, 'the embedding program uses memory as it was not opened for, or is closed'],
   [/^ERR_SESSION_JOINS$/, 'wrong proofs came from there: joins from there are refused for 30 s'],
   [
     /^ERR_(SESSION|CONNECTION)_LIMIT$/,

@@ -163,3 +163,16 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
 function check(condition: boolean, what: string): asserts condition {
   if (!condition) throw new Error(what);
 }
+
+/** A journal that a crash takes with it: for a guest that nothing else can start. */
+export class VolatileJournal implements Journal {
+  #entry: JournalEntry | undefined;
+
+  async read(): Promise<JournalEntry | undefined> {
+    return this.#entry;
+  }
+
+  async write(entry: JournalEntry): Promise<void> {
+    this.#entry = entry;
+  }
+}

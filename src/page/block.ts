@@ -22,6 +22,9 @@ export interface RamLayout {
 /** Most RAM blocks of a guest. */
 export const BLOCKS_MAX: number = 4096;
 
+/** Most bytes of a RAM block's name, in UTF-8. */
+export const BLOCK_NAME_BYTES_MAX: number = 255;
+
 /** Most bytes of a RAM block. */
 export const BLOCK_BYTES_MAX: number = 2 ** 52;
 
