@@ -59,6 +59,14 @@ export {
   ownerOf,
 } from './migration/commit.ts';
 export { DestinationStream } from './migration/destination.ts';
+export {
+  IncomingGuest,
+  type KeepOptions,
+  type ReceiveOptions,
+} from './migration/guest-destination.ts';
+export { IncomingQuestion, recoverGuest } from './migration/guest-recovery.ts';
+export type { GuestResult, RoundFacts } from './migration/guest-result.ts';
+export type { MoveOptions, WarmOptions } from './migration/guest-source.ts';
 export type {
   GuestHooks,
   HandoverOptions,
@@ -95,6 +103,7 @@ export {
 } from './migration/session.ts';
 export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';
+export { DirtyBitmap } from './page/bitmap.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';
 export { type MappedMemory, type VerifiedFacts, VerifyError } from './page/loaded-memory.ts';

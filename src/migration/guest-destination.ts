@@ -1,6 +1,6 @@
 import { asPagelaneError, type GuestPlace, PagelaneError, ProtocolError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import { Codec, Decoded } from '../native.ts';
+import { type Codec, Decoded } from '../native.ts';
 import { BatchApplier } from '../page/apply.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { GuestMemory } from '../page/memory.ts';
@@ -379,11 +379,7 @@ class GuestDestination {
     return Promise.race([this.#fault.promise, Promise.resolve(work)]);
   }
 
-  #result(
-    outcome: MigrationEnd['outcome'],
-    guest: GuestPlace,
-    error?: PagelaneError,
-  ): GuestResult {
+  #result(outcome: MigrationEnd['outcome'], guest: GuestPlace, error?: PagelaneError): GuestResult {
     const { session, tally, threads, now } = this.#parts;
     const end: MigrationEnd = {
       side: 'destination',

@@ -1,8 +1,8 @@
 import { PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { Lane } from '../session/lane.ts';
-import type { DestinationHandover } from './handover-destination.ts';
 import type { GuestHooks, HandoverResult } from './handover.ts';
+import type { DestinationHandover } from './handover-destination.ts';
 import {
   decodeHandover,
   encodeHandover,

@@ -21,6 +21,7 @@ import { decodeHandover, encodeHandover, isHandoverKind } from './handover-messa
 import { SourceHandover } from './handover-source.ts';
 import { compareHeld } from './held.ts';
 import { type Journal, newMigrationId, VolatileJournal } from './journal.ts';
+import type { GuestSession } from './null-peer.ts';
 import { type MigrationEnd, resultOf } from './result.ts';
 import { RoundSender } from './rounds.ts';
 import type { StreamParts } from './stream.ts';
@@ -81,10 +82,7 @@ export interface MoveOptions {
 }
 
 /** How a guest's memory is copied ahead of its migration. */
-export type WarmOptions = Pick<
-  MoveOptions,
-  'source' | 'name' | 'codec' | 'storeBytes' | 'signal'
->;
+export type WarmOptions = Pick<MoveOptions, 'source' | 'name' | 'codec' | 'storeBytes' | 'signal'>;
 
 /** What both kinds take. */
 interface Plan extends WarmOptions {
@@ -92,9 +90,12 @@ interface Plan extends WarmOptions {
   readonly move?: MoveOptions;
 }
 
+/** What a migration of a guest is given beside its options. */
+export type GuestParts = Omit<StreamParts, 'session'> & { readonly session: GuestSession };
+
 /** One migration of a guest from here. */
 export class GuestSource {
-  readonly #parts: StreamParts;
+  readonly #parts: GuestParts;
   readonly #plan: Plan;
   readonly #encoder: BatchEncoder;
   readonly #sender: RoundSender;
@@ -116,7 +117,7 @@ export class GuestSource {
   #downtime: GuestResult['downtimeMs'] = { switchover: undefined };
   readonly #startedMs: number;
 
-  constructor(parts: StreamParts, plan: Plan) {
+  constructor(parts: GuestParts, plan: Plan) {
     this.#parts = parts;
     this.#plan = plan;
     this.#startedMs = parts.now();
@@ -296,6 +297,7 @@ export class GuestSource {
     const { now } = this.#parts;
     const fromMs = now();
     const round = this.#roundFacts.length + 1;
+    if (round > 1) this.#parts.tally.beginRound();
     this.#applied = new Deferred();
     const sent = await this.#or(this.#sender.send(bitmaps, round));
     const applied = this.#within(this.#applied.promise, APPLY_TIMEOUT_MS, 'to apply a round');
@@ -307,7 +309,9 @@ export class GuestSource {
 
   /** What was written since the last time, one bitmap for each block. */
   async #collect({ source, dirtyLog }: MoveOptions): Promise<DirtyBitmap[]> {
-    const bitmaps = source.layout.blocks.map((_, block) => new DirtyBitmap(source.pageCount(block)));
+    const bitmaps = source.layout.blocks.map(
+      (_, block) => new DirtyBitmap(source.pageCount(block)),
+    );
     await this.#or(dirtyLog.collect(bitmaps.map(({ words }) => words)));
     return bitmaps;
   }
@@ -324,7 +328,6 @@ export class GuestSource {
   #noteRound(facts: Omit<RoundFacts, 'round'>): void {
     const round = { round: this.#roundFacts.length + 1, ...facts };
     this.#roundFacts.push(round);
-    this.#parts.tally.beginRound();
     this.#plan.move?.onRound?.(round);
   }
 
@@ -427,11 +430,7 @@ export class GuestSource {
     stopping().catch(() => {});
   }
 
-  #result(
-    outcome: MigrationEnd['outcome'],
-    guest: GuestPlace,
-    error?: PagelaneError,
-  ): GuestResult {
+  #result(outcome: MigrationEnd['outcome'], guest: GuestPlace, error?: PagelaneError): GuestResult {
     const { name = '', codec = 'auto', move } = this.#plan;
     const { downtimeMs, dirtyLog } = move ?? {};
     const end: MigrationEnd = {

@@ -18,7 +18,7 @@ export type MigrationEnd = Pick<
 
 /** What the result is made from beside. */
 export interface ResultParts {
-  readonly session: Session;
+  readonly session: Pick<Session, 'id' | 'pathReports'>;
   readonly tally: Tally;
   readonly threads: ThreadsInUse;
   readonly elapsedMs: number;

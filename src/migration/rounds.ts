@@ -1,6 +1,6 @@
 import { HEADER_BYTES } from '../frame/limits.ts';
-import type { BatchEncoder, BatchFacts, EncodedBatch, PageRange } from '../page/encode.ts';
 import type { DirtyBitmap } from '../page/bitmap.ts';
+import type { BatchEncoder, BatchFacts, EncodedBatch, PageRange } from '../page/encode.ts';
 import type { GuestMemory } from '../page/memory.ts';
 import type { Lane } from '../session/lane.ts';
 import { encodeRound } from './guest-message.ts';
@@ -127,12 +127,7 @@ export class RoundSender {
     return false;
   }
 
-  async #encode(
-    slot: Uint8Array,
-    range: PageRange,
-    rests: Rest[],
-    sums: Sums,
-  ): Promise<void> {
+  async #encode(slot: Uint8Array, range: PageRange, rests: Rest[], sums: Sums): Promise<void> {
     const { batch, next } = await this.#encoder.encodePages(slot, range, this.#lane.queuedBytes);
     this.#inWork--;
     // What did not fit comes next, while it is still in a cache.

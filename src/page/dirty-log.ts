@@ -1,1 +1,6 @@
-export interface DirtyLog { collect(bitmaps: readonly Uint32Array[]): void | Promise<void>; start(): void | Promise<void>; stop(): void | Promise<void>; readonly name: string }
+export interface DirtyLog {
+  collect(bitmaps: readonly Uint32Array[]): void | Promise<void>;
+  start(): void | Promise<void>;
+  stop(): void | Promise<void>;
+  readonly name: string;
+}

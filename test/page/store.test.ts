@@ -4,7 +4,6 @@ import { BatchDecoder } from '../../src/page/decode.ts';
 import { BatchEncoder, type EncodedBatch } from '../../src/page/encode.ts';
 import {
   defaultStoreBytes,
-  openPageStore,
   openStoreIndex,
   storeSlots,
 } from '../../src/page/store.ts';
@@ -51,9 +50,7 @@ test('defaultStoreBytes() is a quarter of what this process can still get', () =
 });
 
 test('a store of no slots is none', () => {
-  expect(openPageStore(GUEST, 0)).toBeUndefined();
   expect(openStoreIndex(GUEST, 0)).toBeUndefined();
-  expect(openPageStore(GUEST, 1)).toBeInstanceOf(native.PageStore);
   expect(openStoreIndex(GUEST, 1)).toBeInstanceOf(native.StoreIndex);
 });
 

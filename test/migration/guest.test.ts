@@ -1,0 +1,70 @@
+import { describe, expect, test } from 'vitest';
+import { isEqual, move, openGuestEnds, openMemory, SmallGuest } from './guest-support.ts';
+
+const BLOCKS = [700, 64, 1];
+
+describe('migrateGuest()', () => {
+  test('moves a guest that stands still', async () => {
+    await using ends = await openGuestEnds();
+    using memory = openMemory(BLOCKS);
+    using there = openMemory(BLOCKS);
+    const guest = new SmallGuest(memory, 1);
+    guest.write(500);
+    const calls: string[] = [];
+    const { source, destination } = await move(
+      ends,
+      {
+        source: memory,
+        dirtyLog: guest.dirtyLog,
+        downtimeMs: 300,
+        pause: () => void calls.push('pause'),
+        resume: () => void calls.push('resume'),
+        deviceState: () => Buffer.from('registers'),
+        discard: () => void calls.push('discard'),
+      },
+      {
+        memory: there,
+        load: (state) => void calls.push(`load ${Buffer.from(state).toString()}`),
+        start: () => void calls.push('start'),
+      },
+    );
+    expect(source.error).toBeUndefined();
+    expect(source).toMatchObject({ outcome: 'completed', guest: 'destination' });
+    expect(destination).toMatchObject({ outcome: 'completed', guest: 'destination' });
+    expect(calls).toEqual(['pause', 'load registers', 'start', 'discard']);
+    expect(isEqual(memory, there)).toBe(true);
+    console.log(JSON.stringify(source, null, 1));
+  });
+
+  test.each([1, 2, 3, 4, 5, 6, 7, 8])(
+    'moves a guest that writes all the time, seed %i',
+    async (seed) => {
+      await using ends = await openGuestEnds();
+      using memory = openMemory(BLOCKS);
+      using there = openMemory(BLOCKS);
+      const guest = new SmallGuest(memory, seed);
+      guest.write(500);
+      const timer = setInterval(() => guest.isRunning && guest.write(20), 1);
+      const { source, destination } = await move(
+        ends,
+        {
+          source: memory,
+          dirtyLog: guest.dirtyLog,
+          downtimeMs: 50,
+          pause: () => {
+            guest.isRunning = false;
+          },
+          resume: () => {
+            guest.isRunning = true;
+          },
+        },
+        { memory: there, start: () => {} },
+      );
+      clearInterval(timer);
+      expect(source.error).toBeUndefined();
+      expect(destination.guest).toBe('destination');
+      expect(guest.isRunning).toBe(false);
+      expect(isEqual(memory, there)).toBe(true);
+    },
+  );
+});
