@@ -126,7 +126,7 @@ Napi::Value MergeBits(const Napi::CallbackInfo& info) {
   const TwoBitmaps two = ReadTwo(arguments);
   if (!arguments.is_wrong()) {
     kernel::MergeBits(two.into.words.data(), two.from.words.data(), two.into.words.size(),
-                      two.into.is_shared || two.from.is_shared);
+                      two.into.is_shared);
   }
   return info.Env().Undefined();
 }
@@ -135,7 +135,8 @@ Napi::Value TakeBits(const Napi::CallbackInfo& info) {
   Arguments arguments(info, "take pages");
   const TwoBitmaps two = ReadTwo(arguments);
   if (!arguments.is_wrong()) {
-    kernel::TakeBits(two.into.words.data(), two.from.words.data(), two.into.words.size());
+    kernel::TakeBits(two.into.words.data(), two.from.words.data(), two.into.words.size(),
+                     two.into.is_shared);
   }
   return info.Env().Undefined();
 }

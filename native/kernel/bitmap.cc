@@ -42,6 +42,17 @@ void CopyBlock(const BitmapRange& range, std::uint64_t word, Block* block) noexc
   }
 }
 
+/// Has the processor read the block that begins with `word`, if there is one: what it does with the
+/// one it has takes as long as memory does, and neither should wait for the other.
+void Prefetch(const BitmapRange& range, std::uint64_t word) noexcept {
+  if (64 * (word + kBitmapBlockWords) > range.to) {
+    return;
+  }
+  for (std::size_t line = 0; line < kBitmapBlockWords; line += 8) {
+    __builtin_prefetch(range.words + word + line);
+  }
+}
+
 /// Sets one bit of a hundred, the rest to zero; all bits of some words, so that runs cross them.
 void FillTrialWords(std::span<std::uint64_t> words, std::uint64_t seed) noexcept {
   std::fill(words.begin(), words.end(), 0);
@@ -179,6 +190,7 @@ std::size_t FindRuns(const BitmapRange& range, double* runs, std::size_t run_cou
   for (std::uint64_t at = range.from / 64; 64 * at < range.to && edge_count < 2 * run_count_max;
        at += kBitmapBlockWords) {
     CopyBlock(range, at, &block);
+    Prefetch(range, at + 2 * kBitmapBlockWords);
     const std::size_t found =
         std::min(variant.find(block.words(), edges), 2 * run_count_max - edge_count);
     const auto base = static_cast<double>(64 * at);
@@ -228,25 +240,27 @@ BitPlace FindBit(const BitmapRange& range, std::uint64_t bit_count,
 
 void MergeBits(std::uint32_t* into, const std::uint32_t* from, std::size_t word_count,
                bool is_shared) noexcept {
-  if (!is_shared) {
-    for (std::size_t i = 0; i < word_count; i++) {
-      into[i] |= from[i];
-    }
-    return;
-  }
   for (std::size_t i = 0; i < word_count; i++) {
     const std::uint32_t bits = __atomic_load_n(from + i, __ATOMIC_RELAXED);
-    if (bits != 0) {
+    if (!is_shared) {
+      into[i] |= bits;
+    } else if (bits != 0) {
       __atomic_fetch_or(into + i, bits, __ATOMIC_RELEASE);
     }
   }
 }
 
-void TakeBits(std::uint32_t* into, std::uint32_t* from, std::size_t word_count) noexcept {
+void TakeBits(std::uint32_t* into, std::uint32_t* from, std::size_t word_count,
+              bool is_shared) noexcept {
   for (std::size_t i = 0; i < word_count; i++) {
-    if (__atomic_load_n(from + i, __ATOMIC_RELAXED) != 0) {
-      const std::uint32_t bits = __atomic_exchange_n(from + i, 0, __ATOMIC_ACQ_REL);
+    if (__atomic_load_n(from + i, __ATOMIC_RELAXED) == 0) {
+      continue;
+    }
+    const std::uint32_t bits = __atomic_exchange_n(from + i, 0, __ATOMIC_ACQ_REL);
+    if (is_shared) {
       __atomic_fetch_or(into + i, bits, __ATOMIC_RELEASE);
+    } else {
+      into[i] |= bits;
     }
   }
 }

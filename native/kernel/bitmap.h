@@ -68,14 +68,15 @@ struct BitPlace {
 BitPlace FindBit(const BitmapRange& range, std::uint64_t bit_count,
                  const BitmapVariant& variant) noexcept;
 
-/// Sets the bits in `into` that are set in `from`. Atomic word by word at `into`, if it is shared.
+/// Sets the bits in `into` that are set in `from`. Atomic word by word, if `into` is shared.
 void MergeBits(std::uint32_t* into, const std::uint32_t* from, std::size_t word_count,
                bool is_shared) noexcept;
 
 /// Moves the bits of `from` to `into`, while other threads set some with atomic operations: what
 /// they wrote before they set a bit is there for who finds it in `into`. None is lost.
 /// Words have 32 bits, as the threads' own operations in JavaScript.
-void TakeBits(std::uint32_t* into, std::uint32_t* from, std::size_t word_count) noexcept;
+void TakeBits(std::uint32_t* into, std::uint32_t* from, std::size_t word_count,
+              bool is_shared) noexcept;
 
 /// The variants' parts; only what `DetectCpu` allows may be called.
 std::size_t FindEdgesPortable(const std::uint64_t* words, std::uint16_t* edges) noexcept;
