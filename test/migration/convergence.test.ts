@@ -290,10 +290,10 @@ describe('what fits: 1000 pages', () => {
     const convergence = new Convergence({ ...optionsOf(STEADY), downtimeMs: 125, fixedMs: 0 });
     const decisions = [10, 10, 10, 5, 10].map((rate) => {
       const round = { sentPages: 9000, wireBytes: 9000 * PAGE_BYTES, durationMs: 9000 / rate };
-      return convergence.endRound({ ...round, dirtyPages: rate === 5 ? 600 : 9000 }).action;
+      return convergence.endRound({ ...round, dirtyPages: rate === 5 ? 490 : 9000 }).action;
     });
     expect(decisions).not.toContain('switch');
-    const round = { sentPages: 600, wireBytes: 600 * PAGE_BYTES, durationMs: 60, dirtyPages: 600 };
+    const round = { sentPages: 490, wireBytes: 490 * PAGE_BYTES, durationMs: 49, dirtyPages: 490 };
     expect(convergence.endRound(round).action).toBe('switch');
   });
 
