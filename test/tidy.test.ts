@@ -38,8 +38,10 @@ const PURE = [
   'session/parking',
   'session/redial',
   'session/scheduler',
+  'migration/convergence',
   'page/codec-choice',
   'page/cpu-set',
+  'page/round',
   'stream/format',
   'stream/return-path',
 ];
