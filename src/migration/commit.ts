@@ -155,7 +155,7 @@ interface EntryFields extends HandoverId {
   readonly name: string;
   /** Nothing is left to do: the guest's hook was called, or the source has let go. */
   readonly isSettled: boolean;
-  /** What the embedder needs after a restart: where memory and device state are, who the peer is. */
+  /** What the embedder needs after a restart: where memory and device state are, the peer. */
   readonly context: Readonly<Record<string, unknown>>;
 }
 

@@ -42,8 +42,7 @@ export class SourceHandover extends Handover<SourceState, SourceEvent, SourceHoo
    *   no answer, or the destination's reason, if it refuses.
    */
   async begin(): Promise<void> {
-    await this.checkJournal();
-    await this.perform('begin');
+    await this.beginBy('begin');
     const { reservedMs } = this.timeouts;
     const isAnswered = await this.until(
       () => this.heard.has('reserved') || this.state !== 'copying',

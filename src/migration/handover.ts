@@ -43,7 +43,7 @@ export interface HandoverTimeouts {
   readonly releasedMs: number;
   /** Source, committed: until it says that it waits. It waits on. @default 5000 */
   readonly undecidedMs: number;
-  /** For a hook of the guest, until it is said that it is slow. It is waited for. @default 30_000 */
+  /** For a hook of the guest, until it is said that it is slow. It waits on. @default 30_000 */
   readonly hookMs: number;
 }
 
@@ -124,6 +124,8 @@ export abstract class Handover<
   protected readonly heard: Set<Word> = new Set();
   protected state: State;
   protected isSettled = false;
+  /** No message reaches the other side. */
+  protected isLost = false;
   readonly #role: Role<State, Event>;
   readonly #options: HandoverOptions<Hooks>;
   readonly #id: HandoverId;
@@ -193,12 +195,14 @@ export abstract class Handover<
 
   /** Says that messages reach the other side again, and how. */
   connectionBack(send: (message: HandoverMessage) => void): void {
+    this.isLost = false;
     this.#send = send;
     this.perform('remind' as Event).catch(() => {});
   }
 
   /** Says that no message reaches the other side any more. */
   connectionLost(): void {
+    this.isLost = true;
     this.#send = undefined;
     this.onConnectionLost();
   }
@@ -246,11 +250,15 @@ export abstract class Handover<
   }
 
   /** @throws {PagelaneError} ERR_HANDOVER_STATE If the journal has a hand-over that is not over. */
-  protected async checkJournal(): Promise<void> {
+  protected async beginBy(event: Event): Promise<void> {
     const earlier = await this.#options.journal.read();
     const why = whyNotReplaced(earlier, { ...this.#id, side: this.#role.side });
-    if (why === undefined) return;
-    throw new PagelaneError('ERR_HANDOVER_STATE', `Cannot begin by this journal: ${why}`);
+    if (why !== undefined) {
+      throw new PagelaneError('ERR_HANDOVER_STATE', `Cannot begin by this journal: ${why}`);
+    }
+    await this.perform(event);
+    // What was lost before there was anything to give up.
+    if (this.isLost) this.onConnectionLost();
   }
 
   /**

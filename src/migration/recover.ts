@@ -15,7 +15,7 @@ export type RecoverOptions = Pick<
  * and a copy that will not be needed is discarded. A source that had committed stays paused, and
  * asks the destination as soon as there is a connection (`connectionBack`): await its `result`.
  *
- * @returns The hand-over, which goes on to answer the other side; undefined if the journal has none.
+ * @returns The hand-over, which goes on to answer the other side; undefined if there is none.
  * @throws {PagelaneError} ERR_JOURNAL If the journal cannot be read: then start nothing.
  * @throws {MigrationError} ERR_HANDOVER_HOOK If a hook fails; its `guest` says whose the guest is.
  */
