@@ -52,7 +52,7 @@ export class SourceHandover extends Handover<SourceState, SourceEvent, SourceHoo
       const message = `Waited ${reservedMs} ms for the destination to take the guest`;
       await this.abort('ERR_HANDOVER_TIMEOUT', message);
     }
-    if (this.state === 'copying') return;
+    if (this.state === 'copying' && !this.hasLeft) return;
     const result = await this.result;
     if (result.guest === 'source') throw this.error(result.code, result.message);
   }

@@ -126,6 +126,8 @@ export abstract class Handover<
   protected isSettled = false;
   /** No message reaches the other side. */
   protected isLost = false;
+  /** Nothing more is done here. */
+  protected hasLeft = false;
   readonly #role: Role<State, Event>;
   readonly #options: HandoverOptions<Hooks>;
   readonly #id: HandoverId;
@@ -136,7 +138,6 @@ export abstract class Handover<
   /** What a write that failed would have made of it: the journal may be there already. */
   #doubt: State | undefined;
   #isRestarted = false;
-  #hasLeft = false;
   readonly #waiting = new Set<() => void>();
   #reminder: { readonly state: State; readonly delayMs: number; cancel(): void } | undefined;
   #resolve: (result: HandoverResult) => void = () => {};
@@ -212,7 +213,7 @@ export abstract class Handover<
    * nothing more is written, sent, or done to the guest.
    */
   leave(): void {
-    this.#hasLeft = true;
+    this.hasLeft = true;
     this.#reminder?.cancel();
     this.#changed();
     const text = this.entry === undefined ? 'nothing was begun' : ownerOf(this.entry).text;
@@ -274,7 +275,7 @@ export abstract class Handover<
         resolve(isSo());
       };
       const look = (): void => {
-        if (isSo() || this.#hasLeft) end();
+        if (isSo() || this.hasLeft) end();
       };
       const cancel = this.clock.after(timeoutMs, end, { keepsAlive: true });
       this.#waiting.add(look);
@@ -296,7 +297,7 @@ export abstract class Handover<
 
   async #step(event: Event, failure?: { code: string; message: string }): Promise<boolean> {
     const acts = this.#role.table[this.state][event];
-    if (acts === undefined || this.#hasLeft) {
+    if (acts === undefined || this.hasLeft) {
       this.#changed();
       return false;
     }
@@ -324,7 +325,7 @@ export abstract class Handover<
   }
 
   async #actAll(acts: readonly Act[], event: HandoverEvent): Promise<void> {
-    for (const act of acts) if (!this.#hasLeft) await this.#act(act, event);
+    for (const act of acts) if (!this.hasLeft) await this.#act(act, event);
   }
 
   async #act(act: Act, event: HandoverEvent): Promise<void> {
@@ -346,7 +347,7 @@ export abstract class Handover<
       // As long as no other write has failed, what the journal holds ends in an abort as well.
       const isCertain = this.#doubt === undefined || event === 'got aborted';
       if (state !== 'aborted' || !isCertain) {
-        this.#doubt = state;
+        this.#doubt ??= state;
         throw this.error('ERR_JOURNAL', messageOf(cause), cause);
       }
       this.say(messageOf(cause));
@@ -420,7 +421,7 @@ export abstract class Handover<
     const last = this.#reminder;
     last?.cancel();
     this.#reminder = undefined;
-    if (this.#hasLeft || this.isSettled || !this.isReminding()) return;
+    if (this.hasLeft || this.isSettled || !this.isReminding()) return;
     const isSameState = last?.state === state;
     const delayMs = isSameState ? Math.min(last.delayMs * 2, REMIND_MS_MAX) : REMIND_MS_MIN;
     const remind = (): void => void this.perform('remind' as Event).catch(() => {});
