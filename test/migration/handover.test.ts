@@ -457,6 +457,16 @@ describe('recover()', () => {
     expect(await handover!.result).toEqual({ guest: 'destination' });
   });
 
+  test('leaves another migration alone', async () => {
+    const side = new Side();
+    side.entry = entryOf('destination', 'reserved');
+    expect(await recover({ ...side.options, migration: 'cd'.repeat(16) })).toBeUndefined();
+    expect(side.done).toEqual([]);
+    const handover = await recover({ ...side.options, migration: MIGRATION });
+    expect(side.done).toEqual(GIVEN_UP);
+    expect(await handover!.result).toMatchObject({ guest: 'source' });
+  });
+
   test('starts nothing by a journal that cannot be read', async () => {
     const side = new Side();
     const journal = { read: () => Promise.reject(new Error('damaged')), write: side.write };
