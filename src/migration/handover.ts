@@ -27,6 +27,9 @@ const TIMEOUTS: HandoverTimeouts = {
   hookMs: 30_000,
 };
 
+/** Messages that wait for a hook or the journal; more are dropped, as if they were lost. */
+const WAITING_MAX = 64;
+
 /** Between two times that the same thing is said: the first, and the longest. */
 const REMIND_MS_MIN = 200;
 const REMIND_MS_MAX = 5000;
@@ -138,6 +141,7 @@ export abstract class Handover<
   /** What a write that failed would have made of it: the journal may be there already. */
   #doubt: State | undefined;
   #isRestarted = false;
+  #messagesWaiting = 0;
   readonly #waiting = new Set<() => void>();
   #reminder: { readonly state: State; readonly delayMs: number; cancel(): void } | undefined;
   #resolve: (result: HandoverResult) => void = () => {};
@@ -177,10 +181,13 @@ export abstract class Handover<
 
   /** Takes a message of the other side. One of another migration or attempt is dropped. */
   receive(message: HandoverMessage): void {
-    if (!isSame(this.#id, message)) return;
+    if (!isSame(this.#id, message) || this.#messagesWaiting >= WAITING_MAX) return;
     this.heard.add(message.word);
+    this.#messagesWaiting++;
     const failure = 'code' in message ? message : undefined;
-    this.perform(`got ${message.word}` as Event, failure).catch(() => {});
+    this.perform(`got ${message.word}` as Event, failure)
+      .catch(() => {})
+      .finally(() => this.#messagesWaiting--);
   }
 
   /**

@@ -487,6 +487,18 @@ test('a hook that takes long is said to, and waited for', async () => {
   expect(await aborted).toBe(true);
 });
 
+test('messages that a hook keeps waiting are dropped when there are too many', async () => {
+  const { side, handover, result } = await ready();
+  let finish = (): void => {};
+  side.hooks.start = () => new Promise((resolve) => (finish = resolve));
+  for (let count = 0; count < 1000; count++) handover.receive(said('commit'));
+  await quiet();
+  finish();
+  await result;
+  await quiet();
+  expect(side.done.filter((act) => act === 'send active')).toHaveLength(64);
+});
+
 test('commit() and ready() need a beginning', async () => {
   const { options } = new Side();
   const code = 'ERR_HANDOVER_STATE';
