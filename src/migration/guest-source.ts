@@ -197,7 +197,9 @@ export class GuestSource {
   }
 
   async #copyAhead(): Promise<GuestResult> {
-    await this.#sendRound(this.#toSend);
+    const sent = await this.#sendRound(this.#toSend);
+    this.#noteRound({ ...sent, dirtyPages: 0, throttlePercent: 0, outlook: 'copied ahead' });
+    this.#applied = new Deferred();
     this.#put(message.encodeEnd(this.#digest.value, HEADER_BYTES), { isLast: true });
     await this.#within(this.#applied.promise, APPLY_TIMEOUT_MS, 'to keep the copy');
     return this.#result('completed', 'source');
