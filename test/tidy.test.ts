@@ -38,6 +38,7 @@ const PURE = [
   'session/parking',
   'session/redial',
   'session/scheduler',
+  'cli/chart',
   'migration/convergence',
   'page/codec-choice',
   'page/cpu-set',
