@@ -21,8 +21,8 @@ import {
  *   node handover-host.js SIDE FOLDER [POINT]
  *
  * A point is the moment before or after a write, a message or a hook; they are counted from 1. What
- * happens to the guest is a line in FOLDER/log, "SIDE running" for one; what the process has done so
- * far is on its stdout. It runs until it is stopped. With FORGETFUL=1 its journal keeps nothing.
+ * happens to the guest is a line in FOLDER/log, "SIDE running" for one; what the process has done
+ * so far is on its stdout. It runs until it is stopped. FORGETFUL=1: its journal keeps nothing.
  */
 
 const MIGRATION = 'ab'.repeat(16);
