@@ -55,7 +55,8 @@ export interface HandoverTimeouts {
  * it must then do nothing. One that throws leaves the guest to whoever owns it, and is called again
  * by `recover`.
  *
- * Each is given what the journal holds, with the embedder's `context`.
+ * Each is given what the journal holds, with the embedder's `context`. None may wait for the
+ * hand-over itself: that waits for the hook.
  */
 export interface GuestHooks {
   /** Source: the guest stays here; run it, if it is paused. */
@@ -72,7 +73,8 @@ export interface GuestHooks {
   isRunning?(entry: JournalEntry): Promise<boolean>;
 }
 
-export interface HandoverOptions<Hooks> extends Partial<HandoverId> {
+/** What a side is told by the embedder. */
+export interface HandoverOptions<Hooks> {
   readonly journal: Journal;
   readonly hooks: Hooks;
   /** 32 hexadecimal digits: `newMigrationId()`, or what the source's `reserve` says. */
@@ -308,7 +310,9 @@ export abstract class Handover<
       this.#changed();
       return false;
     }
-    if (failure !== undefined && acts.includes('journal aborted')) this.#failure = failure;
+    if (failure !== undefined && acts.includes('journal aborted')) {
+      this.#failure = { code: failure.code, message: failure.message };
+    }
     try {
       await this.#actAll(acts, event);
     } catch (error) {

@@ -195,7 +195,11 @@ describe('SourceHandover', () => {
     await quiet();
     expect(side.done).toEqual([]);
     handover.receive(said('aborted'));
-    expect(await result).toMatchObject({ guest: 'source', code: 'ERR_NO_MEMORY' });
+    expect(await result).toEqual({
+      guest: 'source',
+      code: 'ERR_NO_MEMORY',
+      message: 'there is no room',
+    });
     expect(side.done).toEqual(['journal aborted', 'resume', 'settle']);
   });
 
