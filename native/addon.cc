@@ -3,6 +3,7 @@
 #include "binding/batches.h"
 #include "binding/blocks.h"
 #include "binding/cutter.h"
+#include "binding/dirty_logs.h"
 #include "binding/hashes.h"
 #include "binding/instance.h"
 #include "binding/kernels.h"
@@ -36,6 +37,8 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("decodeBatch", Napi::Function::New<DecodeBatch>(env, "decodeBatch"));
   exports.Set("comparePages", Napi::Function::New<ComparePages>(env, "comparePages"));
   exports.Set("GuestMemory", GuestMemory::Define(env));
+  exports.Set("WriteTracker", WriteTracker::Define(env));
+  exports.Set("PageDigests", PageDigests::Define(env));
   exports.Set("createMemoryFile",
               Napi::Function::New<CreateMemoryFile>(env, "createMemoryFile"));
   return exports;
