@@ -38,6 +38,7 @@ export type { ControlRequest } from './control/request.ts';
 export { type ControlledSession, type ControlOptions, ControlServer } from './control/server.ts';
 export {
   codeOf,
+  DirtyLogError,
   EndpointError,
   type GuestPlace,
   MemoryError,
@@ -106,6 +107,12 @@ export { errorOf, MigrationStream } from './migration/stream.ts';
 export { DirtyBitmap } from './page/bitmap.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';
+export {
+  callbackDirtyLog,
+  type DirtyLog,
+  hashDirtyLog,
+  writeProtectDirtyLog,
+} from './page/dirty-log.ts';
 export { type KeptKey, KeptMemory } from './page/kept-memory.ts';
 export { type MappedMemory, type VerifiedFacts, VerifyError } from './page/loaded-memory.ts';
 export {

@@ -20,6 +20,13 @@ namespace pagelane::kernel {
 int FindPopulated(const GuestMemory& memory, std::size_t block,
                   std::span<std::uint32_t> words) noexcept;
 
+/// Sets the bits of pages of a block that lie at least in part in [`begin`, `end`), bytes of it, and
+/// not in a hole of its file.
+///
+/// Returns: 0 or errno.
+int FindBetweenHoles(const GuestMemory& memory, std::size_t block, std::uint64_t begin,
+                     std::uint64_t end, std::span<std::uint32_t> words) noexcept;
+
 /// Makes pages read as zeros and gives their memory back where that is possible: whole host pages
 /// of files. The block is writable, and has the pages.
 ///

@@ -1,10 +1,12 @@
 import { asPagelaneError, type GuestPlace, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
+import type { PageDigests } from '../native.ts';
 import { DirtyBitmap } from '../page/bitmap.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import type { DirtyLog } from '../page/dirty-log.ts';
 import { BatchEncoder, type EncodedBatch } from '../page/encode.ts';
 import type { GuestMemory } from '../page/memory.ts';
+import { RoundChoice } from '../page/round.ts';
 import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import * as message from '../stream/message.ts';
@@ -114,6 +116,7 @@ export class GuestSource {
   #comparing: Promise<unknown> = Promise.resolve();
   readonly #heldReceived: Uint8Array[] = [];
   #toSend: DirtyBitmap[] = [];
+  readonly #choices: RoundChoice[];
   #heldPages = 0;
   #peerStoreBytes: number | undefined;
   readonly #roundFacts: RoundFacts[] = [];
@@ -136,6 +139,8 @@ export class GuestSource {
       watcher: { sent: (batch, sequence) => this.#noteSent(batch, sequence) },
     });
     this.#handover = this.#makeHandover();
+    const blocks = plan.move === undefined ? [] : plan.source.layout.blocks;
+    this.#choices = blocks.map((_, block) => new RoundChoice(plan.source.pageCount(block)));
     tally.setLayout(plan.source.layout);
     lane.onMessage = (incoming) => this.#receive(incoming);
     session.ended.then((error) => this.#sessionEnded(error));
@@ -220,7 +225,7 @@ export class GuestSource {
     for (;;) {
       const sent = await this.#sendRound(this.#toSend);
       this.#toSend = await this.#collect(move);
-      const dirtyPages = countOf(this.#toSend);
+      const dirtyPages = this.#leaveHot();
       const decision = convergence.endRound({ ...sent, sentPages: sent.pages, dirtyPages });
       const throttlePercent = decision.action === 'continue' ? decision.throttlePercent : 0;
       const { text: outlook } = convergence.estimate;
@@ -231,6 +236,21 @@ export class GuestSource {
       }
       await this.#or(move.throttle?.(throttlePercent));
     }
+  }
+
+  /**
+   * Takes pages that are always dirty out of what the next round sends, unless there are no others.
+   *
+   * @returns How many pages are left to send, those among them.
+   */
+  #leaveHot(): number {
+    for (const [block, bitmap] of this.#toSend.entries()) this.#choices[block]!.next(bitmap);
+    const pages = countOf(this.#toSend);
+    const hot = countOf(this.#choices.map(({ left }) => left));
+    if (pages === 0) {
+      for (const [block, bitmap] of this.#toSend.entries()) this.#choices[block]!.last(bitmap);
+    }
+    return pages + hot;
   }
 
   /** Pauses the guest and sends what is left of it. */
@@ -244,7 +264,10 @@ export class GuestSource {
     await this.#or(move.pause());
     // What the log finds now joins what was to be sent anyway.
     const last = await this.#collect(move);
-    for (const [block, bitmap] of last.entries()) bitmap.merge(this.#toSend[block]!);
+    for (const [block, bitmap] of last.entries()) {
+      bitmap.merge(this.#toSend[block]!);
+      this.#choices[block]!.last(bitmap);
+    }
     const [sent, state] = await this.#or(
       Promise.all([this.#sendRound(last), move.deviceState?.() ?? new Uint8Array(0)]),
     );
@@ -300,6 +323,10 @@ export class GuestSource {
     });
   }
 
+  get #digests(): PageDigests | undefined {
+    return this.#plan.move?.dirtyLog.digests;
+  }
+
   #put(encoded: message.EncodedMessage, { isLast = false } = {}): number {
     return this.#parts.lane.send({ ...encoded, isOrdered: true, isLast });
   }
@@ -310,7 +337,7 @@ export class GuestSource {
     const round = this.#roundFacts.length + 1;
     if (round > 1) this.#parts.tally.beginRound();
     this.#applied = new Deferred();
-    const sent = await this.#or(this.#sender.send(bitmaps, round));
+    const sent = await this.#or(this.#sender.send(bitmaps, { round, digests: this.#digests }));
     const applied = this.#within(this.#applied.promise, APPLY_TIMEOUT_MS, 'to apply a round');
     if ((await applied) !== round) {
       throw new PagelaneError('ERR_MESSAGE', 'Destination has applied another round');
@@ -396,7 +423,13 @@ export class GuestSource {
       const held = decodeHeld(payload);
       this.#comparing = this.#comparing.then(async () => {
         if (held.isLast) this.#allHeld.resolve();
-        else this.#heldPages += await compareHeld(this.#plan.source, held, this.#toSend);
+        else
+          this.#heldPages += await compareHeld(
+            this.#plan.source,
+            held,
+            this.#toSend,
+            this.#digests,
+          );
       });
       this.#comparing.catch((error: unknown) => this.#fault.reject(error));
     }
