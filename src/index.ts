@@ -83,6 +83,7 @@ export {
 } from './migration/handover-message.ts';
 export { SourceHandover, type SourceHooks } from './migration/handover-source.ts';
 export { FileJournal, type Journal, newMigrationId } from './migration/journal.ts';
+export { migrateToNull } from './migration/null-peer.ts';
 export type {
   CodecBytes,
   MigrationResult,
@@ -122,6 +123,7 @@ export {
   type MemoryBlockSource,
   type MemoryHandle,
 } from './page/memory.ts';
+export { digestMemory } from './page/memory-digest.ts';
 export { checkCpuSet, type ThreadOptions } from './page/threads.ts';
 export { createKeyFile, readKeyFile } from './path/key-file.ts';
 export type { PathReport } from './path/path.ts';

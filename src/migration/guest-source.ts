@@ -9,6 +9,7 @@ import type { GuestMemory } from '../page/memory.ts';
 import { RoundChoice } from '../page/round.ts';
 import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
+import type { Session } from '../session/session.ts';
 import * as message from '../stream/message.ts';
 import { Convergence } from './convergence.ts';
 import { Deferred } from './deferred.ts';
@@ -23,7 +24,6 @@ import { decodeHandover, encodeHandover, isHandoverKind } from './handover-messa
 import { SourceHandover } from './handover-source.ts';
 import { compareHeld } from './held.ts';
 import { type Journal, newMigrationId, VolatileJournal } from './journal.ts';
-import type { GuestSession } from './null-peer.ts';
 import { type MigrationEnd, resultOf } from './result.ts';
 import { RoundSender } from './rounds.ts';
 import type { StreamParts } from './stream.ts';
@@ -97,7 +97,10 @@ interface Plan extends WarmOptions {
   readonly move?: MoveOptions;
 }
 
-/** What a migration of a guest is given beside its options. */
+/** What a migration of a guest needs of its session. */
+export type GuestSession = Pick<Session, 'id' | 'ended' | 'pathReports'>;
+
+/** What it is given beside its options. */
 export type GuestParts = Omit<StreamParts, 'session'> & { readonly session: GuestSession };
 
 /** One migration of a guest from here. */
