@@ -51,6 +51,13 @@ export {
   ThreadError,
 } from './errors.ts';
 export { PATHS_MAX } from './frame/limits.ts';
+export {
+  Convergence,
+  type ConvergenceEstimate,
+  type ConvergenceOptions,
+  type Decision,
+  type RoundFacts,
+} from './migration/convergence.ts';
 export { DestinationStream } from './migration/destination.ts';
 export type {
   CodecBytes,
@@ -72,9 +79,11 @@ export {
 } from './migration/session.ts';
 export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';
+export { DirtyBitmap, type PageRun } from './page/bitmap.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';
 export { type MappedMemory, type VerifiedFacts, VerifyError } from './page/loaded-memory.ts';
+export { RoundChoice } from './page/round.ts';
 export { checkCpuSet, type ThreadOptions } from './page/threads.ts';
 export { createKeyFile, readKeyFile } from './path/key-file.ts';
 export type { PathReport } from './path/path.ts';

@@ -219,7 +219,9 @@ const SETTER = `
   parentPort.postMessage('ready');
 `;
 
-test('takeFrom() loses no page that other threads set, and finds none twice', { timeout: 60_000 }, async () => {
+test('takeFrom() loses no page that other threads set, and finds none twice', {
+  timeout: 60_000,
+}, async () => {
   const [pages, times] = [1024, 100_000];
   const shared = new DirtyBitmap(pages, sharedWords(pages));
   const workers = [0, 1].map(
