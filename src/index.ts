@@ -59,6 +59,12 @@ export {
   type Owner,
   ownerOf,
 } from './migration/commit.ts';
+  Convergence,
+  type ConvergenceEstimate,
+  type ConvergenceOptions,
+  type Decision,
+  type RoundFacts,
+} from './migration/convergence.ts';
 export { DestinationStream } from './migration/destination.ts';
 export {
   IncomingGuest,
@@ -106,6 +112,7 @@ export {
 export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';
 export { DirtyBitmap } from './page/bitmap.ts';
+export { DirtyBitmap, type PageRun } from './page/bitmap.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';
 export {
@@ -124,6 +131,7 @@ export {
   type MemoryHandle,
 } from './page/memory.ts';
 export { digestMemory } from './page/memory-digest.ts';
+export { RoundChoice } from './page/round.ts';
 export { checkCpuSet, type ThreadOptions } from './page/threads.ts';
 export { createKeyFile, readKeyFile } from './path/key-file.ts';
 export type { PathReport } from './path/path.ts';
