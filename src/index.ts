@@ -59,12 +59,6 @@ export {
   type Owner,
   ownerOf,
 } from './migration/commit.ts';
-  Convergence,
-  type ConvergenceEstimate,
-  type ConvergenceOptions,
-  type Decision,
-  type RoundFacts,
-} from './migration/convergence.ts';
 export { DestinationStream } from './migration/destination.ts';
 export {
   IncomingGuest,
@@ -111,7 +105,6 @@ export {
 } from './migration/session.ts';
 export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';
-export { DirtyBitmap } from './page/bitmap.ts';
 export { DirtyBitmap, type PageRun } from './page/bitmap.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';

@@ -20,8 +20,8 @@ struct PagePiece {
   std::uint64_t page_count = 0;
 };
 
-/// Reads (block, firstPage, pageCount) from the first three arguments. A piece begins and ends where
-/// a word of a bitmap does, or a host page as well; the last ends with its block.
+/// Reads (block, firstPage, pageCount) from the first three arguments. A piece begins and ends
+/// where a word of a bitmap does, or a host page as well; the last ends with its block.
 PagePiece ReadPiece(Arguments& arguments, const kernel::GuestMemory& memory,
                     bool has_host_pages) noexcept;
 

@@ -92,27 +92,34 @@ int Clear(const MemoryBlock& block, std::uint64_t begin, std::uint64_t end) noex
 
 }  // namespace
 
+int FindData(const GuestMemory& memory, std::size_t index, std::uint64_t begin,
+             std::uint64_t* data) noexcept {
+  const MemoryBlock& block = memory.block(index);
+  const off_t found = lseek(block.file, static_cast<off_t>(block.file_offset + begin), SEEK_DATA);
+  *data = block.byte_count;
+  if (found < 0) {
+    return errno == ENXIO ? 0 : errno;  // ENXIO: a hole up to the end
+  }
+  *data = std::min(static_cast<std::uint64_t>(found) - block.file_offset, block.byte_count);
+  return 0;
+}
+
 int FindBetweenHoles(const GuestMemory& memory, std::size_t index, std::uint64_t begin,
                      std::uint64_t end, std::span<std::uint32_t> words) noexcept {
   const MemoryBlock& block = memory.block(index);
   const std::uint64_t page_bytes = memory.page_bytes();
-  const std::uint64_t file_end = block.file_offset + end;
-  for (std::uint64_t at = block.file_offset + begin; at < file_end;) {
-    const off_t data = lseek(block.file, static_cast<off_t>(at), SEEK_DATA);
-    if (data < 0) {
-      return errno == ENXIO ? 0 : errno;  // ENXIO: a hole up to the end
+  for (std::uint64_t at = begin; at < end;) {
+    std::uint64_t data = 0;
+    if (const int error = FindData(memory, index, at, &data); error != 0 || data >= end) {
+      return error;
     }
-    if (static_cast<std::uint64_t>(data) >= file_end) {
-      return 0;
-    }
-    const off_t hole = lseek(block.file, data, SEEK_HOLE);
+    const off_t hole =
+        lseek(block.file, static_cast<off_t>(block.file_offset + data), SEEK_HOLE);
     if (hole < 0) {
       return errno == ENXIO ? 0 : errno;  // the file has just been cut off before it
     }
-    const std::uint64_t data_end = std::min(static_cast<std::uint64_t>(hole), file_end);
-    SetBits(words, (static_cast<std::uint64_t>(data) - block.file_offset) / page_bytes,
-            (data_end - block.file_offset + page_bytes - 1) / page_bytes);
-    at = data_end;
+    at = std::min(static_cast<std::uint64_t>(hole) - block.file_offset, end);
+    SetBits(words, data / page_bytes, (at + page_bytes - 1) / page_bytes);
   }
   return 0;
 }

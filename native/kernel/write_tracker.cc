@@ -47,11 +47,6 @@ int Scan(int pagemap, std::uint64_t start, std::uint64_t end, std::span<PageRegi
   return count;
 }
 
-/// Number of the page table of `address`, counted from that of `base`.
-std::uint64_t TableOf(std::uint64_t base, std::uint64_t address) noexcept {
-  return address / kTableBytes - base / kTableBytes;
-}
-
 std::uint64_t RoundDown(std::uint64_t value, std::uint64_t unit) noexcept {
   return value / unit * unit;
 }
@@ -123,7 +118,8 @@ TrackerFault WriteTracker::Register() {
       return {TrackerStep::kRegister, i, errno};
     }
     const std::uint64_t start = registration.range.start;
-    known_.emplace_back(TableOf(start, start + registration.range.len - 1) + 1);
+    // One more than fit, as the first may begin in the middle of its table.
+    known_.emplace_back(registration.range.len / TableBytes(i) + 2);
     PageRegion region;
     std::uint64_t walk_end = 0;
     if (Scan(pagemap_, start, start + unit, {&region, 1}, &walk_end) < 0) {
@@ -131,6 +127,17 @@ TrackerFault WriteTracker::Register() {
     }
   }
   return {};
+}
+
+/// Bytes that are protected together. Huge pages begin at multiples of their size.
+std::uint64_t WriteTracker::TableBytes(std::size_t block) const noexcept {
+  return std::max(memory_->block(block).host_page_bytes, kTableBytes);
+}
+
+std::atomic<bool>& WriteTracker::KnownAt(std::size_t block,
+                                         std::uint64_t address) const noexcept {
+  const std::uint64_t unit = TableBytes(block);
+  return known_[block][address / unit - AddressOf(memory_->block(block).bytes) / unit];
 }
 
 /// begin, end: addresses, of whole host pages.
@@ -152,7 +159,7 @@ int WriteTracker::Protect(std::size_t block, std::uint64_t first_page, std::uint
   const MemoryBlock& found = memory_->block(block);
   const std::uint64_t base = AddressOf(found.bytes);
   const std::uint64_t base_end = base + RoundUp(found.byte_count, found.host_page_bytes);
-  const std::uint64_t unit = std::max(found.host_page_bytes, kTableBytes);
+  const std::uint64_t unit = TableBytes(block);
   const std::uint64_t word_bytes = 32 * memory_->page_bytes();
   const std::uint64_t word_end = (first_page + page_count + 31) / 32;
   std::uint64_t done = base;
@@ -160,7 +167,6 @@ int WriteTracker::Protect(std::size_t block, std::uint64_t first_page, std::uint
     if (populated[word] == 0) {
       continue;
     }
-    // Huge pages begin at multiples of their size, in memory as in their file.
     const std::uint64_t at = base + word * word_bytes;
     const std::uint64_t begin = std::max(done, RoundDown(at, unit));
     const std::uint64_t end = std::min(RoundUp(at + word_bytes, unit), base_end);
@@ -176,45 +182,31 @@ int WriteTracker::Protect(std::size_t block, std::uint64_t first_page, std::uint
   return 0;
 }
 
-/// Page tables between two addresses are protected; one that is so in part may count, too: what is
-/// not protected counts as written.
 void WriteTracker::Know(std::size_t block, std::uint64_t begin, std::uint64_t end) const noexcept {
-  const std::uint64_t base = AddressOf(memory_->block(block).bytes);
-  for (std::uint64_t at = begin; at < end; at = RoundDown(at, kTableBytes) + kTableBytes) {
-    known_[block][TableOf(base, at)].store(true, std::memory_order_relaxed);
+  const std::uint64_t unit = TableBytes(block);
+  for (std::uint64_t at = begin; at < end; at = RoundDown(at, unit) + unit) {
+    KnownAt(block, at).store(true, std::memory_order_relaxed);
   }
 }
 
-/// Sets the bits of what lies between two addresses of one block.
-int WriteTracker::Note(std::size_t block, std::uint64_t begin, std::uint64_t end,
-                       std::uint64_t page_end, std::span<std::uint32_t> words) const noexcept {
+/// Where a run of tables ends that are known, from `begin` on.
+std::uint64_t WriteTracker::KnownEnd(std::size_t block, std::uint64_t begin,
+                                     std::uint64_t end) const noexcept {
+  const std::uint64_t unit = TableBytes(block);
+  std::uint64_t at = begin;
+  while (at < end && KnownAt(block, at).load(std::memory_order_relaxed)) {
+    at = RoundDown(at, unit) + unit;
+  }
+  return std::min(at, end);
+}
+
+/// Scans between two addresses of a block.
+int WriteTracker::CollectBytes(std::size_t block, std::uint64_t begin, std::uint64_t end,
+                               bool is_known, std::span<std::uint32_t> words) const noexcept {
   const std::uint64_t base = AddressOf(memory_->block(block).bytes);
+  const std::uint64_t page_count = memory_->PageCount(block);
   const std::uint32_t page_bits = memory_->page_bits();
   for (std::uint64_t at = begin; at < end;) {
-    const std::uint64_t next = std::min(end, RoundDown(at, kTableBytes) + kTableBytes);
-    if (known_[block][TableOf(base, at)].load(std::memory_order_relaxed)) {
-      SetBits(words, (at - base) >> page_bits,
-              std::min(((next - base - 1) >> page_bits) + 1, page_end));
-    } else if (const int error = FindBetweenHoles(
-                   *memory_, block, at - base,
-                   std::min(next - base, page_end << page_bits), words);
-               error != 0) {
-      return error;
-    }
-    at = next;
-  }
-  return 0;
-}
-
-int WriteTracker::Collect(std::size_t block, std::uint64_t first_page, std::uint64_t page_count,
-                          std::span<std::uint32_t> words) const noexcept {
-  const MemoryBlock& found = memory_->block(block);
-  const std::uint64_t page_end = first_page + page_count;
-  const std::uint64_t base = AddressOf(found.bytes);
-  const std::uint64_t end =
-      base + RoundUp(page_end << memory_->page_bits(), found.host_page_bytes);
-  std::uint64_t at = base + (first_page << memory_->page_bits());
-  while (at < end) {
     PageRegion regions[kRegionsMax];
     std::uint64_t walk_end = 0;
     const int count = Scan(pagemap_, at, end, regions, &walk_end);
@@ -222,21 +214,60 @@ int WriteTracker::Collect(std::size_t block, std::uint64_t first_page, std::uint
       return errno;
     }
     for (int i = 0; i < count; i++) {
-      const int error = Note(block, regions[i].start, regions[i].end, page_end, words);
-      if (error != 0) {
+      const std::uint64_t first = (regions[i].start - base) >> page_bits;
+      const std::uint64_t behind =
+          std::min(((regions[i].end - base - 1) >> page_bits) + 1, page_count);
+      if (is_known) {
+        SetBits(words, first, behind);
+      } else if (const int error = FindBetweenHoles(*memory_, block, first << page_bits,
+                                                    behind << page_bits, words);
+                 error != 0) {
         return error;
       }
-    }
-    // Only now: what a table had in several regions is all looked at. The one that the scan stopped
-    // in follows later.
-    for (int i = 0; i < count; i++) {
-      const bool is_last = regions[i].end / kTableBytes == walk_end / kTableBytes;
-      Know(block, regions[i].start, is_last ? RoundDown(walk_end, kTableBytes) : regions[i].end);
     }
     if (walk_end <= at) {
       return EIO;  // a scan that does not get on would not end
     }
     at = walk_end;
+  }
+  return 0;
+}
+
+int WriteTracker::Collect(std::size_t block, std::uint64_t first_page, std::uint64_t page_count,
+                          std::span<std::uint32_t> words) const noexcept {
+  const MemoryBlock& found = memory_->block(block);
+  const std::uint64_t unit = TableBytes(block);
+  const std::uint64_t base = AddressOf(found.bytes);
+  const std::uint64_t page_end = first_page + page_count;
+  const std::uint64_t end =
+      base + RoundUp(page_end << memory_->page_bits(), found.host_page_bytes);
+  for (std::uint64_t at = base + (first_page << memory_->page_bits()); at < end;) {
+    const std::uint64_t known_end = KnownEnd(block, at, end);
+    if (at < known_end) {
+      if (const int error = CollectBytes(block, at, known_end, true, words); error != 0) {
+        return error;
+      }
+      at = known_end;
+      continue;
+    }
+    // A scan would make page tables for all holes. What was written is no hole any more.
+    std::uint64_t data = 0;
+    if (const int error = FindData(*memory_, block, at - base, &data); error != 0) {
+      return error;
+    }
+    at = std::max(at, RoundDown(base + data, unit));
+    if (at >= end) {
+      return 0;
+    }
+    if (KnownAt(block, at).load(std::memory_order_relaxed)) {
+      continue;
+    }
+    const std::uint64_t next = std::min(RoundDown(at, unit) + unit, end);
+    if (const int error = CollectBytes(block, at, next, false, words); error != 0) {
+      return error;
+    }
+    Know(block, at, next);
+    at = next;
   }
   return 0;
 }

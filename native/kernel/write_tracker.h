@@ -70,12 +70,17 @@ class WriteTracker {
   TrackerFault Open();
   TrackerFault Register();
   int ProtectBytes(std::uint64_t begin, std::uint64_t end) const noexcept;
-  int Note(std::size_t block, std::uint64_t begin, std::uint64_t end, std::uint64_t page_end,
-           std::span<std::uint32_t> words) const noexcept;
+  int CollectBytes(std::size_t block, std::uint64_t begin, std::uint64_t end, bool is_known,
+                   std::span<std::uint32_t> words) const noexcept;
+  std::uint64_t TableBytes(std::size_t block) const noexcept;
+  std::atomic<bool>& KnownAt(std::size_t block, std::uint64_t address) const noexcept;
+  std::uint64_t KnownEnd(std::size_t block, std::uint64_t begin,
+                         std::uint64_t end) const noexcept;
   void Know(std::size_t block, std::uint64_t begin, std::uint64_t end) const noexcept;
 
   const std::shared_ptr<GuestMemory> memory_;
-  /// Of each block: for each page table that it lies in, whether all of that is protected.
+  /// Of each block: whether what it has of a page table was protected once. Beside pages that were
+  /// written no page of such a table counts as written but those that lost their mark with memory.
   mutable std::vector<std::vector<std::atomic<bool>>> known_;
   int faults_ = -1;   // the userfaultfd
   int pagemap_ = -1;  // /proc/self/pagemap

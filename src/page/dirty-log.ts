@@ -30,7 +30,7 @@ export interface DirtyLog {
    * copied anew after another `start`.
    */
   collect(bitmaps: readonly Uint32Array[]): void | Promise<void>;
-  /** Ends, and gives back what it took. A stopped log can start again; stopped twice is no error. */
+  /** Ends, and gives back what it took. A log may stop twice, and start again. */
   stop(): void | Promise<void>;
 }
 
@@ -60,7 +60,7 @@ export function callbackDirtyLog(
 /**
  * A log of what is written through `memory`'s own mappings: by this process through its views, by
  * all threads that attached, and by a hypervisor that runs in this process on these addresses.
- * What other processes write, and what is punched, is not seen.
+ * What is written through other mappings, by other processes, or punched, is not seen.
  *
  * Needs Linux 6.7, memory mapped for writing, files alone, and no other userfaultfd on it; no right
  * where the system lets anybody have UFFD_USER_MODE_ONLY.
