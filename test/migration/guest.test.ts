@@ -54,12 +54,19 @@ describe('migrateGuest()', () => {
     using there = openMemory(BLOCKS);
     const guest = new SmallGuest(memory, seed);
     guest.write(500);
-    const timer = setInterval(() => guest.isRunning && guest.write(20), 1);
+    let pages = 20;
+    const timer = setInterval(() => guest.isRunning && guest.write(Math.floor(pages)), 1);
     const { source, destination } = await move(
       ends,
       {
         source: memory,
         dirtyLog: LOGS[log]!(guest),
+        // However slow the machine is: a guest that is slowed down comes to an end.
+        maxRounds: 10_000,
+        maxBytesFactor: 10_000,
+        throttle: (percent) => {
+          pages = 20 * (1 - percent / 100);
+        },
         downtimeMs: 50,
         pause: () => {
           guest.isRunning = false;
