@@ -1,6 +1,6 @@
 import { asPagelaneError, type GuestPlace, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import type { PageDigests } from '../native.ts';
+import type { PageDigests } from '../native-memory.ts';
 import { DirtyBitmap } from '../page/bitmap.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import type { DirtyLog } from '../page/dirty-log.ts';
