@@ -11,7 +11,9 @@ import { describeMachine, type Trial } from './harness.ts';
 import { batchCompression } from './trials/batch-compression.ts';
 import { bitmapWalk } from './trials/bitmap-walk.ts';
 import { dirtyLog } from './trials/dirty-log.ts';
+import { embedded } from './trials/embedded.ts';
 import { fastLink } from './trials/fast-link.ts';
+import { firstPass } from './trials/first-pass.ts';
 import { hostileMix } from './trials/hostile-mix.ts';
 import { hostilePeers } from './trials/hostile-peers.ts';
 import { kernels } from './trials/kernels.ts';
@@ -34,6 +36,8 @@ const TRIALS: readonly Trial[] = [
   bitmapWalk,
   threads,
   dirtyLog,
+  firstPass,
+  embedded,
   loopbackPages,
   memoryBound,
   hostilePeers,
