@@ -1,4 +1,4 @@
-import { asPagelaneError, type GuestPlace, PagelaneError } from '../errors.ts';
+import { asPagelaneError, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import { DirtyBitmap } from '../page/bitmap.ts';
 import type { CodecName } from '../page/codec-choice.ts';
@@ -234,9 +234,8 @@ export class GuestSource {
     // What the log finds now joins what was to be sent anyway.
     const last = await this.#collect(move);
     for (const [block, bitmap] of last.entries()) bitmap.merge(this.#toSend[block]!);
-    const [sent, state] = await this.#or(
-      Promise.all([this.#sendRound(last), move.deviceState?.() ?? new Uint8Array(0)]),
-    );
+    const asking = async (): Promise<Uint8Array> => (await move.deviceState?.()) ?? NO_STATE;
+    const [sent, state] = await this.#or(Promise.all([this.#sendRound(last), asking()]));
     this.#noteRound({ ...sent, dirtyPages: 0, throttlePercent: 0, outlook: 'paused' });
     const restAtMs = now();
     this.#putState(state);
@@ -258,7 +257,7 @@ export class GuestSource {
 
   /** Leaves the guest where it is, and running if that is here. */
   async #giveUp(error: PagelaneError): Promise<GuestResult> {
-    this.#sender.fail(error);
+    this.#fault.reject(error);
     if (this.#hasBegun) {
       await this.#handover.abort(error.code, error.message).catch(() => false);
     }
@@ -268,9 +267,17 @@ export class GuestSource {
       const switchover = Math.round(this.#parts.now() - this.#pausedAtMs);
       this.#downtime = { ...this.#downtime, switchover };
     }
-    await this.#plan.move?.throttle?.(0);
+    await this.#endThrottle();
     const isCancelled = error.code === 'ERR_CANCELLED' && guest === 'source';
     return this.#result(isCancelled ? 'cancelled' : 'failed', guest, error);
+  }
+
+  async #endThrottle(): Promise<void> {
+    try {
+      await this.#plan.move?.throttle?.(0);
+    } catch (error) {
+      this.#parts.tally.addFallback(`cannot end the throttling: ${messageOf(error)}`);
+    }
   }
 
   #makeHandover(): SourceHandover {
@@ -403,8 +410,14 @@ export class GuestSource {
     const cause = error ?? new PagelaneError('ERR_SESSION_CLOSED', 'The session was closed');
     this.#fault.reject(cause);
     this.#handover.connectionLost();
-    // It will not come back on this lane: `recoverGuest` asks on another.
-    if (this.#handover.guest === 'unknown') this.#handover.leave();
+    // It will not come back on this lane: `recoverGuest` asks on another. A commitment may just be
+    // in writing: what is asked for now is done after it.
+    this.#handover
+      .abort(cause.code, cause.message)
+      .catch(() => {})
+      .then(() => {
+        if (this.#handover.guest === 'unknown') this.#handover.leave();
+      });
   }
 
   /** `work`, unless the migration ends before. */
@@ -461,6 +474,8 @@ interface Sent {
   readonly wireBytes: number;
   readonly durationMs: number;
 }
+
+const NO_STATE = new Uint8Array(0);
 
 const STATE_PLACE = {
   isInsideBefore: false,
