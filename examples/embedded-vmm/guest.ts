@@ -60,18 +60,15 @@ export class Guest implements AsyncDisposable {
   /** Runs it, or lets it run on. It does nothing if it runs. */
   async run(): Promise<void> {
     if (this.isRunning) return;
-    this.#registers ??= openRegisters(join(this.#folder, REGISTERS_FILE));
-    Atomics.store(this.#control, Control.isPaused, 0);
-    if (this.#vcpu === undefined) this.#vcpu = this.#startVcpu(this.#registers);
-    else Atomics.notify(this.#control, Control.isPaused);
+    await this.prepare();
+    this.#setPaused(0);
     await this.#answer('runs');
   }
 
   /** Stops it: nothing writes to its memory any more. */
   async pause(): Promise<void> {
     if (!this.isRunning) return;
-    Atomics.store(this.#control, Control.isPaused, 1);
-    Atomics.notify(this.#control, Control.isPaused);
+    this.#setPaused(1);
     await this.#answer('stands');
   }
 
@@ -87,18 +84,29 @@ export class Guest implements AsyncDisposable {
     return Buffer.from(JSON.stringify({ seed, step }));
   }
 
-  /** Takes device state, written down so that it survives the process. */
+  /** Takes device state, of one that was prepared. It survives the process, as memory does. */
   load(state: Uint8Array): void {
     const { seed, step } = JSON.parse(Buffer.from(state).toString()) as Record<string, unknown>;
     if (typeof seed !== 'number' || typeof step !== 'number') {
       throw new Error('Device state has no seed, or no step');
     }
-    this.begin({ seed, step });
+    const values = this.#values()!;
+    values[Register.seed] = seed;
+    values[Register.step] = step;
   }
 
-  /** Makes registers: a new guest begins at step 0. */
-  begin(values: { seed: number; step: number }): void {
-    createRegisters(join(this.#folder, REGISTERS_FILE), values);
+  /** Makes the registers of a new guest, which begins at step 0. */
+  begin(seed: number): void {
+    createRegisters(join(this.#folder, REGISTERS_FILE), seed);
+  }
+
+  /** Has everything that it needs to run, which takes a while, and a processor that stands still. */
+  async prepare(): Promise<void> {
+    if (this.#vcpu !== undefined) return;
+    this.#registers ??= openRegisters(join(this.#folder, REGISTERS_FILE));
+    Atomics.store(this.#control, Control.isPaused, 1);
+    this.#vcpu = this.#startVcpu(this.#registers);
+    await this.#answer('stands');
   }
 
   /**
@@ -132,6 +140,11 @@ export class Guest implements AsyncDisposable {
     await this.#stopVcpu();
     this.#registers?.dispose();
     this.memory.dispose();
+  }
+
+  #setPaused(isPaused: 0 | 1): void {
+    Atomics.store(this.#control, Control.isPaused, isPaused);
+    Atomics.notify(this.#control, Control.isPaused);
   }
 
   #values(): Float64Array | undefined {

@@ -150,7 +150,7 @@ class Program {
     const [verb, address] = line.split(' ');
     if (verb === 'migrate' && address !== undefined) await this.#migrate(address);
     else if (verb === 'check') await this.#check();
-    else if (verb === 'status') say(`guest: ${this.#vmm.guest?.step ?? 'none'}`);
+    else if (verb === 'status') this.#tellStatus();
     else if (verb === 'quit') this.#end();
     else if (line !== '') say(`cannot do "${line}"`);
   }
@@ -169,6 +169,12 @@ class Program {
     }
     say(`not migrated: ${error.code}: ${error.message}; guest: ${guest}`);
     if (this.#vmm.guest !== undefined) this.#status = EXIT.failed;
+  }
+
+  #tellStatus(): void {
+    const { guest, isBusy } = this.#vmm;
+    const state = guest?.isRunning === true ? 'runs' : 'none';
+    say(`guest: ${state}${isBusy ? ', migration under way' : ''}`);
   }
 
   async #check(): Promise<void> {

@@ -29,16 +29,14 @@ export function registersOf(memory: GuestMemory): Float64Array {
 }
 
 /** Makes the file: all of it, or none. */
-export function createRegisters(path: string, values: { seed: number; step: number }): void {
+export function createRegisters(path: string, seed: number): void {
   const next = `${path}.new`;
   rmSync(next, { force: true });
   const file = openSync(next, 'wx', 0o600);
   ftruncateSync(file, PAGE_BYTES);
   closeSync(file);
   const memory = openRegisters(next);
-  const registers = registersOf(memory);
-  registers[Register.seed] = values.seed;
-  registers[Register.step] = values.step;
+  registersOf(memory)[Register.seed] = seed;
   memory.dispose();
   renameSync(next, path);
 }

@@ -28,12 +28,11 @@ function run({ memory, registers, control, dirty, pagesPerSecond }: VcpuData): n
   const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
   const pageCount = bytes.byteLength / PAGE_BYTES;
   const own = registersOf(GuestMemory.attach(registers));
-  const seed = own[Register.seed]!;
   let owedSteps = 0;
   const step = (): void => {
     const next = own[Register.step]! + 1;
-    const page = pageOf(seed, next, pageCount);
-    fillPage(words, page, seed, next);
+    const page = pageOf(own[Register.seed]!, next, pageCount);
+    fillPage(words, page, own[Register.seed]!, next);
     // Not before it is written: a page must not be sent between the two and then be thought clean.
     Atomics.or(dirty, page >>> 5, 1 << (page & 31));
     // Last: one that was cut off in the midst of a page does the step again.
@@ -45,14 +44,17 @@ function run({ memory, registers, control, dirty, pagesPerSecond }: VcpuData): n
     own[Register.lastMs] = own[Register.startedMs]!;
     parentPort?.postMessage('runs');
   };
-  begin();
+  const stand = (): void => {
+    parentPort?.postMessage('stands');
+    while (Atomics.load(control, Control.isPaused) === 1) {
+      Atomics.wait(control, Control.isPaused, 1);
+    }
+    begin();
+  };
+  stand();
   for (let lastMs = performance.now(); ; ) {
     if (Atomics.load(control, Control.isPaused) === 1) {
-      parentPort?.postMessage('stands');
-      while (Atomics.load(control, Control.isPaused) === 1) {
-        Atomics.wait(control, Control.isPaused, 1);
-      }
-      begin();
+      stand();
       lastMs = performance.now();
     }
     const nowMs = performance.now();

@@ -51,7 +51,6 @@ export class Vmm implements AsyncDisposable {
   readonly #say: (text: string) => void;
   readonly #ending = new AbortController();
   #guest: Guest | undefined;
-  /** A migration, of either direction, or what is left of one. */
   #isBusy = false;
 
   constructor(options: VmmOptions) {
@@ -63,6 +62,11 @@ export class Vmm implements AsyncDisposable {
   /** The guest, if it is here. */
   get guest(): Guest | undefined {
     return this.#guest;
+  }
+
+  /** Whether a migration is under way, in either direction. */
+  get isBusy(): boolean {
+    return this.#isBusy;
   }
 
   /**
@@ -135,7 +139,7 @@ export class Vmm implements AsyncDisposable {
     const { memoryDir } = this.#options;
     const isNew = !isGuestIn(memoryDir);
     this.#guest = this.#openGuest(this.#options.memoryBytes);
-    if (isNew) this.#guest.begin({ seed: Date.now() % 1e9, step: 0 });
+    if (isNew) this.#guest.begin(Date.now() % 1e9);
     await this.#guest.run();
   }
 
@@ -225,6 +229,9 @@ export class Vmm implements AsyncDisposable {
     }
     this.#isBusy = true;
     this.#guest = guest;
+    // Now, and not while the guest stands still.
+    guest.begin(0);
+    await guest.prepare();
     const result = await incoming.receive({
       memory,
       holdsEarlier,
