@@ -9,7 +9,7 @@ import { mkdirSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { formatBytes, messageOf, parseDuration, parseSize, readKeyFile } from '../../src/index.ts';
+import { messageOf, parseDuration, parseSize, readKeyFile } from '../../src/index.ts';
 import type { DirtyLogKind } from './dirty-log.ts';
 import { Vmm, type VmmOptions } from './vmm.ts';
 
@@ -157,11 +157,7 @@ class Program {
 
   async #migrate(address: string): Promise<void> {
     const result = await this.#vmm.migrate(address);
-    const { guest, roundFacts, downtimeMs, error, heldPages } = result;
-    for (const { round, pages, wireBytes, durationMs, dirtyPages } of roundFacts) {
-      const took = `${formatBytes(wireBytes)} in ${durationMs.toFixed(0)} ms`;
-      say(`round ${round}: ${pages} pages, ${took}; ${dirtyPages} written meanwhile`);
-    }
+    const { guest, downtimeMs, error, heldPages } = result;
     if (error === undefined) {
       const held = heldPages > 0 ? `, ${heldPages} pages were there already` : '';
       say(`migrated to ${address}: stood still for ${downtimeMs.switchover} ms${held}`);

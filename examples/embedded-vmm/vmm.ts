@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import {
   connect,
   FileJournal,
+  formatBytes,
   type GuestHooks,
   type GuestResult,
   type IncomingGuest,
@@ -18,6 +19,7 @@ import {
   type MigrationSession,
   messageOf,
   parseHostPort,
+  type RoundFacts,
   recoverGuest,
   type Security,
 } from '../../src/index.ts';
@@ -121,6 +123,7 @@ export class Vmm implements AsyncDisposable {
         discard: () => this.#discard(),
         journal: this.#journal,
         context: { destination: address },
+        onRound: (round) => this.#say(describe(round)),
       });
       if (result.guest === 'unknown') await this.#recover();
       return result;
@@ -261,3 +264,7 @@ export class Vmm implements AsyncDisposable {
   }
 }
 
+function describe({ round, pages, wireBytes, durationMs, dirtyPages }: RoundFacts): string {
+  const took = `${formatBytes(wireBytes)} in ${durationMs.toFixed(0)} ms`;
+  return `round ${round}: ${pages} pages, ${took}; ${dirtyPages} written meanwhile`;
+}

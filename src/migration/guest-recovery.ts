@@ -97,11 +97,11 @@ async function ask(handover: SourceHandover, options: RecoverGuestOptions): Prom
 /** Tells the destination that the guest stays; if that fails, it gives up by itself, but later. */
 async function tell(handover: SourceHandover, options: RecoverGuestOptions): Promise<void> {
   const channel = await options.connect(handover.entry!);
-  join(handover, channel.openHandover());
+  await join(handover, channel.openHandover());
   await channel.close();
 }
 
-function join(handover: SourceHandover | DestinationHandover, lane: Lane): void {
+function join(handover: SourceHandover | DestinationHandover, lane: Lane): Promise<void> {
   lane.onMessage = (incoming) => {
     const { payload } = incoming;
     if (!isHandoverKind(payload[0]!)) {
@@ -110,7 +110,7 @@ function join(handover: SourceHandover | DestinationHandover, lane: Lane): void 
     handover.receive(decodeHandover(payload));
     incoming.release();
   };
-  handover.connectionBack((message: HandoverMessage) => {
+  return handover.connectionBack((message: HandoverMessage) => {
     lane.send({ ...encodeHandover(message, HEADER_BYTES), isOrdered: true });
   });
 }
