@@ -1,6 +1,6 @@
 // Requires: /dev/shm. PAGELANE_ROUNDS=20 kills at each step so often.
 import { mkdtempSync, rmSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { hostNowMs } from '../../examples/embedded-vmm/registers.ts';
 import { messageOf } from '../../src/index.ts';
 import { waitUntil } from '../support/lab/processes.ts';
@@ -15,10 +15,20 @@ const ROUND_MS = 60_000;
 
 type Victim = 'source' | 'destination';
 
-/** Every step of a hand-over, by what it ends in; each is reached before and after it. */
-const STEPS: Readonly<Record<Victim, Readonly<Record<'done' | 'aborted', readonly string[]>>>> = {
+/** What goes wrong beside the kill: nothing; the source's last step; the destination's last step. */
+const FAULTS = {
+  nothing: {},
+  'the source fails': { source: 'fail before state' },
+  'the destination fails': { destination: 'fail before load' },
+} as const;
+type Fault = keyof typeof FAULTS;
+
+const ABORTED = ['journal aborted', 'journal aborted settled'];
+
+/** Every step of a hand-over; each is reached before and after it. */
+const STEPS: Readonly<Record<Victim, Readonly<Record<Fault, readonly string[]>>>> = {
   source: {
-    done: [
+    nothing: [
       'journal copying',
       'send reserve',
       'pause',
@@ -30,10 +40,11 @@ const STEPS: Readonly<Record<Victim, Readonly<Record<'done' | 'aborted', readonl
       'forget',
       'journal released settled',
     ],
-    aborted: ['journal aborted', 'send abort', 'run', 'journal aborted settled'],
+    'the source fails': [...ABORTED, 'send abort', 'run'],
+    'the destination fails': [...ABORTED, 'run'],
   },
   destination: {
-    done: [
+    nothing: [
       'journal reserved',
       'send reserved',
       'load',
@@ -45,7 +56,9 @@ const STEPS: Readonly<Record<Victim, Readonly<Record<'done' | 'aborted', readonl
       'send active',
       'journal active settled',
     ],
-    aborted: ['journal aborted', 'send aborted', 'forget', 'journal aborted settled'],
+    // The source has closed the session by the time it would be told "aborted".
+    'the source fails': [...ABORTED, 'forget'],
+    'the destination fails': [...ABORTED, 'send aborted', 'forget'],
   },
 };
 
@@ -144,29 +157,40 @@ class Hosts implements AsyncDisposable {
   }
 }
 
-const SMALL = ['--memory', '8MiB', '--dirty-rate', '1000'];
-
 describe.each(['source', 'destination'] as const)('the %s is killed', (victim) => {
-  const cases = (['done', 'aborted'] as const).flatMap((end) =>
-    STEPS[victim][end].flatMap((step) =>
-      ['before', 'after'].map((edge) => [`${edge} ${step}`, end] as const),
+  // One pair for all of it: each kill finds what the last one left.
+  let hosts: Hosts | undefined;
+  beforeEach(async () => {
+    if (hosts !== undefined) return;
+    hosts = new Hosts(['--memory', '8MiB', '--dirty-rate', '1000']);
+    await hosts.start();
+  });
+  const end = async (): Promise<void> => {
+    await hosts?.[Symbol.asyncDispose]();
+    hosts = undefined;
+  };
+  afterEach(async ({ task }) => {
+    if (task.result?.state === 'fail') await end();
+  });
+  afterAll(end);
+
+  const cases = (Object.keys(FAULTS) as Fault[]).flatMap((fault) =>
+    STEPS[victim][fault].flatMap((step) =>
+      ['before', 'after'].map((edge) => [`${edge} ${step}`, fault] as const),
     ),
   );
-
   test.each(cases)(
-    '%s, where the hand-over would be %s',
-    async (where, end) => {
-      await using hosts = new Hosts(SMALL);
-      await hosts.start();
+    '%s; %s beside',
+    async (where, fault) => {
       for (let round = 0; round < ROUNDS; round++) {
-        const roles = await hosts.calm();
-        // The source gives up as late as it can.
-        const traps = end === 'aborted' ? ['fail before state'] : [];
-        if (victim === 'destination') roles.source.trap(...traps);
-        roles[victim].trap(...(victim === 'source' ? traps : []), `kill ${where}`);
+        const roles = await hosts!.calm();
+        const traps: Partial<Record<Victim, string>> = FAULTS[fault];
+        for (const side of ['source', 'destination'] as const) {
+          roles[side].trap(traps[side] ?? '', side === victim ? `kill ${where}` : '');
+        }
         roles.source.tell(`migrate ${roles.destination.address}`);
-        await hosts.bringBack(roles[victim]);
-        await hosts.expectOne();
+        await hosts!.bringBack(roles[victim]);
+        await hosts!.expectOne();
       }
     },
     ROUND_MS * ROUNDS,
