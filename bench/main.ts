@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { describeMachine, type Trial } from './harness.ts';
 import { batchCompression } from './trials/batch-compression.ts';
+import { bitmapWalk } from './trials/bitmap-walk.ts';
 import { fastLink } from './trials/fast-link.ts';
 import { hostileMix } from './trials/hostile-mix.ts';
 import { hostilePeers } from './trials/hostile-peers.ts';
@@ -29,6 +30,7 @@ import { twoPaths } from './trials/two-paths.ts';
 
 const TRIALS: readonly Trial[] = [
   kernels,
+  bitmapWalk,
   threads,
   loopbackPages,
   memoryBound,

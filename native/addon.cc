@@ -1,6 +1,7 @@
 #include <napi.h>
 
 #include "binding/batches.h"
+#include "binding/bitmaps.h"
 #include "binding/blocks.h"
 #include "binding/cutter.h"
 #include "binding/hashes.h"
@@ -27,6 +28,11 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("applyDelta", Napi::Function::New<ApplyDelta>(env, "applyDelta"));
   exports.Set("findFeatures", Napi::Function::New<FindFeatures>(env, "findFeatures"));
   exports.Set("hash64", Napi::Function::New<Hash64>(env, "hash64"));
+  exports.Set("findRuns", Napi::Function::New<FindRuns>(env, "findRuns"));
+  exports.Set("countBits", Napi::Function::New<CountBits>(env, "countBits"));
+  exports.Set("findBit", Napi::Function::New<FindBit>(env, "findBit"));
+  exports.Set("mergeBits", Napi::Function::New<MergeBits>(env, "mergeBits"));
+  exports.Set("takeBits", Napi::Function::New<TakeBits>(env, "takeBits"));
   exports.Set("RamCutter", RamCutter::Define(env));
   exports.Set("BlockTable", BlockTable::Define(env));
   exports.Set("PageStore", PageStore::Define(env));

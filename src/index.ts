@@ -106,6 +106,7 @@ export { errorOf, MigrationStream } from './migration/stream.ts';
 export { DirtyBitmap } from './page/bitmap.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';
+export { type KeptKey, KeptMemory } from './page/kept-memory.ts';
 export { type MappedMemory, type VerifiedFacts, VerifyError } from './page/loaded-memory.ts';
 export {
   createMemoryFile,

@@ -295,6 +295,8 @@ export interface Native {
     deltaVariants: string[];
     similarity: string;
     similarityVariants: string[];
+    bitmap: string;
+    bitmapVariants: string[];
     hash: string;
     hashVariants: string[];
     lz4: string;
@@ -355,6 +357,35 @@ export interface Native {
   findFeatures(page: Uint8Array, features: Uint32Array, variant?: string): void;
   /** XXH3_64 of `bytes`; all of `features().hashVariants` give the same. */
   hash64(bytes: Uint8Array, seed: bigint, variant?: string): bigint;
+  /**
+   * Finds the first runs of pages that are set, ascending. Of all functions on bitmaps: `words` are
+   * 64-bit words as `DirtyBitmap` has them, and may be shared between threads.
+   *
+   * @param to Pages at and behind it are not looked at; at least `from`.
+   * @param runs Receives each run's first page and its number of pages.
+   * @param variant One of `features().bitmapVariants`; the chosen one if absent.
+   * @returns How many runs; there are no more if `runs` is not full.
+   * @throws {RangeError} If the sizes do not agree.
+   */
+  findRuns(
+    words: Uint32Array,
+    from: number,
+    to: number,
+    runs: Float64Array,
+    variant?: string,
+  ): number;
+  /** Counts the pages from `from` to below `to` that are set. */
+  countBits(words: Uint32Array, from: number, to: number, variant?: string): number;
+  /**
+   * Finds the place behind the `pages`-th page that is set.
+   *
+   * @returns The page index behind it; if there are fewer, -1 - how many there are.
+   */
+  findBit(words: Uint32Array, from: number, to: number, pages: number, variant?: string): number;
+  /** Sets in `into` what is set in `from`, a bitmap of the same size. */
+  mergeBits(into: Uint32Array, from: Uint32Array): void;
+  /** Moves what is set in `from` to `into`: an atomic exchange of each 32-bit word. */
+  takeBits(into: Uint32Array, from: Uint32Array): void;
   RamCutter: new (pageBits: number) => RamCutter;
   BlockTable: new (pageBits: number, hasFooter: boolean, sectionId: number) => BlockTable;
   /** `slotCount` pages, all zero. Memory is taken as they are used. */

@@ -38,8 +38,11 @@ const PURE = [
   'session/parking',
   'session/redial',
   'session/scheduler',
+  'cli/chart',
+  'migration/convergence',
   'page/codec-choice',
   'page/cpu-set',
+  'page/round',
   'stream/format',
   'stream/return-path',
 ];

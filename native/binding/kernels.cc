@@ -1,9 +1,10 @@
 #include "binding/kernels.h"
 
 #include <span>
-#include <string_view>
 
 #include "binding/arguments.h"
+#include "binding/variant_argument.h"
+#include "kernel/bitmap.h"
 #include "kernel/compress.h"
 #include "kernel/delta.h"
 #include "kernel/fill_page.h"
@@ -14,34 +15,6 @@
 namespace pagelane::binding {
 
 namespace {
-
-/// The variant named by the argument, `fastest` if it is absent; null if it is wrong.
-///
-/// list: the field of features() that names them.
-template <typename Variant>
-const Variant* ReadVariant(Arguments& arguments, std::size_t index,
-                           std::span<const Variant> variants, const Variant& fastest,
-                           const char* list) noexcept {
-  napi_valuetype type = napi_undefined;
-  napi_typeof(arguments.env(), arguments.value(index), &type);
-  if (type == napi_undefined) {
-    return &fastest;
-  }
-  char name[16] = "";
-  std::size_t byte_count = 0;
-  if (napi_get_value_string_utf8(arguments.env(), arguments.value(index), name, sizeof name,
-                                 &byte_count) != napi_ok) {
-    arguments.WrongType("variant", "a string");
-    return nullptr;
-  }
-  for (const Variant& variant : variants) {
-    if (std::string_view(name, byte_count) == variant.name) {
-      return &variant;
-    }
-  }
-  arguments.WrongRange("\"variant\" must be one of features().%s: is \"%s\"", list, name);
-  return nullptr;
-}
 
 /// Sets `name` to the chosen variant and `list` to all that run here.
 template <typename Variant>
@@ -77,6 +50,8 @@ Napi::Value Features(const Napi::CallbackInfo& info) {
               kernel::FastestDelta());
   SetVariants(features, "similarity", "similarityVariants", kernel::SimilarityVariants(),
               kernel::FastestSimilarity());
+  SetVariants(features, "bitmap", "bitmapVariants", kernel::BitmapVariants(),
+              kernel::FastestBitmap());
   SetVariants(features, "hash", "hashVariants", kernel::HashVariants(), kernel::FastestHash());
   features.Set("lz4", kernel::Lz4Version());
   features.Set("zstd", kernel::ZstdVersion());

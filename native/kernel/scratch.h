@@ -39,7 +39,9 @@ struct KeptRun {
 struct DecodeRoom {
   std::uint8_t head[kBatchHeaderBytes + kMapBytesMax];
   std::uint8_t literals[kLiteralBytesMax];
-  std::uint8_t page[std::size_t{1} << kPageBitsMax];
+  /// A page that repeats a word, and pages that are made of others.
+  std::uint8_t filled[std::size_t{1} << kPageBitsMax];
+  std::uint8_t made[kBodyBytesMax];
   KeptRun kept[kBodyPagesMax];
   std::uint64_t hashes[kBodyPagesMax];
 };

@@ -10,6 +10,7 @@ import { receive } from './receive.ts';
 import { print } from './report.ts';
 import { send } from './send.ts';
 import { set } from './set.ts';
+import { status } from './status.ts';
 import { printable } from './table.ts';
 
 const HELP = `pagelane moves a running virtual machine over every network path there is.
@@ -24,11 +25,21 @@ Usage: pagelane COMMAND [options]
   path       the paths of one of them: ls, add, rm
   set        change its limits
 
+  status     whose the guest is, by the journals of a hand-over
+
 "pagelane COMMAND --help" shows a command's options. "pagelane --version" shows the version.
 `;
 
 type Command = (args: readonly string[]) => number | Promise<number>;
-const COMMANDS: Readonly<Record<string, Command>> = { send, receive, keygen, ls, path, set };
+const COMMANDS: Readonly<Record<string, Command>> = {
+  send,
+  receive,
+  keygen,
+  ls,
+  path,
+  set,
+  status,
+};
 
 async function main(args: readonly string[]): Promise<number> {
   // A listener of ours keeps Node from opening its debugger on SIGUSR1, which would show guest

@@ -333,11 +333,12 @@ export function formatHelp(usage: string, examples: readonly string[], flags: Fl
   ].join('\n');
 }
 
-/** Help text of a command that looks at migrations that run, or changes them. */
+/** Help text of a command that looks at migrations, or changes them. */
 export function formatControlHelp(
   usage: string,
   examples: readonly string[],
   flags: Flags,
+  exitCodes = '0 done · 1 not done · 2 usage',
 ): string {
   const session =
     'SESSION is the id that "pagelane ls" shows, at least 4 digits of it, or the name of the machine.';
@@ -347,7 +348,7 @@ export function formatControlHelp(
     ...formatFlags(flags),
     '',
     ...(usage.includes('SESSION') ? [session] : []),
-    'Exit codes: 0 done · 1 not done · 2 usage',
+    `Exit codes: ${exitCodes}`,
     '',
   ].join('\n');
 }

@@ -16,7 +16,7 @@ import type { GuestPlace, Side } from '../errors.ts';
  *
  * The acts of a step are done in their order; a process may end between any two. So a state is in
  * the journal before anything is done that relies on it. What is not in the table changes nothing.
- * test/simulation/commit-model.test.ts walks through all there is to happen.
+ * test/simulation/commit-model.test.ts walks through all that can happen.
  */
 
 export type SourceState = 'none' | 'copying' | 'committed' | 'released' | 'aborted';
@@ -155,7 +155,7 @@ interface EntryFields extends HandoverId {
   readonly name: string;
   /** Nothing is left to do: the guest's hook was called, or the source has let go. */
   readonly isSettled: boolean;
-  /** What the embedder needs after a restart: where memory and device state are, who the peer is. */
+  /** What the embedder needs after a restart: where memory and device state are, the peer. */
   readonly context: Readonly<Record<string, unknown>>;
 }
 
@@ -223,7 +223,20 @@ const DESTINATION_OWNERS: Readonly<Record<DestinationEntry['state'], Owner>> = {
   aborted: { guest: 'source', text: `${HERE}: the destination has given up` },
 };
 
-/** Tells whose the guest is by what one side's journal holds. */
-export function ownerOf(entry: JournalEntry): Owner {
-  return entry.side === 'source' ? SOURCE_OWNERS[entry.state] : DESTINATION_OWNERS[entry.state];
+/** States after which nothing changes whose the guest is; a copy of such a journal stays true. */
+const FINAL: readonly HandoverState[] = ['released', 'aborted', 'activating', 'active'];
+
+/**
+ * Tells whose the guest is by what one side's journal holds.
+ *
+ * @param others Other journals that are at hand: the other side's may know what this one cannot.
+ */
+export function ownerOf(entry: JournalEntry, others: readonly JournalEntry[] = []): Owner {
+  const owner =
+    entry.side === 'source' ? SOURCE_OWNERS[entry.state] : DESTINATION_OWNERS[entry.state];
+  if (owner.guest !== 'unknown') return owner;
+  const knowing = others.find(
+    (other) => other.side !== entry.side && isSame(other, entry) && FINAL.includes(other.state),
+  );
+  return knowing === undefined ? owner : ownerOf(knowing);
 }

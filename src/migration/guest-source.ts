@@ -43,6 +43,11 @@ import type { StreamParts } from './stream.ts';
 const HELD_TIMEOUT_MS = 120_000;
 const APPLY_TIMEOUT_MS = 120_000;
 
+/** What a hand-over takes, in times of what the reservation took: both write journals and ask. */
+const HANDOVER_RESERVES = 2;
+/** No more of the allowed downtime is set aside for it. */
+const FIXED_SHARE_MAX = 0.5;
+
 /** How a guest whose memory is the embedder's is migrated. */
 export interface MoveOptions {
   /** Guest memory. Its blocks have the same names and sizes at the destination. */
@@ -114,6 +119,7 @@ export class GuestSource {
   readonly #roundFacts: RoundFacts[] = [];
   #pausedAtMs: number | undefined;
   #hasBegun = false;
+  #reserveMs = 0;
   #downtime: GuestResult['downtimeMs'] = { switchover: undefined };
   readonly #startedMs: number;
 
@@ -171,8 +177,10 @@ export class GuestSource {
     this.#put(encodeOpenGuest(open, HEADER_BYTES));
     this.#put(message.encodeBlocks(source.layout, HEADER_BYTES));
     if (move !== undefined) {
+      const fromMs = this.#parts.now();
       this.#hasBegun = true;
       await this.#or(this.#handover.begin());
+      this.#reserveMs = this.#parts.now() - fromMs;
     }
   }
 
@@ -189,7 +197,9 @@ export class GuestSource {
   }
 
   async #copyAhead(): Promise<GuestResult> {
-    await this.#sendRound(this.#toSend);
+    const sent = await this.#sendRound(this.#toSend);
+    this.#noteRound({ ...sent, dirtyPages: 0, throttlePercent: 0, outlook: 'copied ahead' });
+    this.#applied = new Deferred();
     this.#put(message.encodeEnd(this.#digest.value, HEADER_BYTES), { isLast: true });
     await this.#within(this.#applied.promise, APPLY_TIMEOUT_MS, 'to keep the copy');
     return this.#result('completed', 'source');
@@ -203,6 +213,7 @@ export class GuestSource {
       downtimeMs,
       pageBytes: 2 ** layout.pageBits,
       memoryBytes: this.#parts.tally.memoryBytes,
+      fixedMs: Math.min(this.#reserveMs * HANDOVER_RESERVES, downtimeMs * FIXED_SHARE_MAX),
       ...(maxRounds !== undefined && { maxRounds }),
       ...(maxBytesFactor !== undefined && { maxBytesFactor }),
     });
@@ -212,7 +223,7 @@ export class GuestSource {
       const dirtyPages = countOf(this.#toSend);
       const decision = convergence.endRound({ ...sent, sentPages: sent.pages, dirtyPages });
       const throttlePercent = decision.action === 'continue' ? decision.throttlePercent : 0;
-      const { outlook } = convergence;
+      const { text: outlook } = convergence.estimate;
       this.#noteRound({ ...sent, dirtyPages, throttlePercent, outlook });
       if (decision.action === 'switch') return;
       if (decision.action === 'stop') {

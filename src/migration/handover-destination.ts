@@ -44,8 +44,7 @@ export class DestinationHandover extends Handover<
    * @throws {MigrationError} ERR_JOURNAL If it cannot be written.
    */
   async reserve(): Promise<void> {
-    await this.checkJournal();
-    await this.perform('reserve');
+    await this.beginBy('reserve');
   }
 
   /**

@@ -34,6 +34,8 @@ const MIGRATION_AT = 8;
 /** Longest texts: in JSON each character may take six bytes. */
 const NAME_CHARACTERS_MAX = 256;
 const REASON_CHARACTERS_MAX = 512;
+const CODE_CHARACTERS_MAX = 64;
+const CODE = /^[A-Za-z]\w{0,63}$/;
 
 /** What one side says to the other about the hand-over. */
 export type HandoverMessage = HandoverId &
@@ -52,7 +54,10 @@ const WORDS: ReadonlyMap<number, Word> = new Map(
   Object.entries(HandoverKind).map(([word, kind]) => [kind, word as Word]),
 );
 
-/** Leaves `roomBytes` free in front of the message. Texts that are too long are cut. */
+/**
+ * Leaves `roomBytes` free in front of the message. Texts that are too long are cut, and a code that
+ * is none becomes ERR_INTERNAL.
+ */
 export function encodeHandover(message: HandoverMessage, roomBytes: number): EncodedMessage {
   const text = textOf(message);
   const buffer = new Uint8Array(roomBytes + FIXED_BYTES + text.length);
@@ -69,8 +74,8 @@ function textOf(message: HandoverMessage): Uint8Array {
     return json({ name: message.name.slice(0, NAME_CHARACTERS_MAX) });
   }
   if (message.word === 'abort' || message.word === 'aborted') {
-    const { code, message: reason } = message;
-    return json({ code, message: reason.slice(0, REASON_CHARACTERS_MAX) });
+    const code = CODE.test(message.code) ? message.code : 'ERR_INTERNAL';
+    return json({ code, message: message.message.slice(0, REASON_CHARACTERS_MAX) });
   }
   return new Uint8Array(0);
 }
@@ -97,8 +102,8 @@ export function decodeHandover(payload: Uint8Array): HandoverMessage {
   }
   if (word === 'abort' || word === 'aborted') {
     const fields = parse(rest);
-    const code = textField(fields, 'code', 64);
-    require(/^[A-Z][A-Z0-9_]*$/.test(code), '"code" is none');
+    const code = textField(fields, 'code', CODE_CHARACTERS_MAX);
+    require(CODE.test(code), '"code" is none');
     const message = textField(fields, 'message', REASON_CHARACTERS_MAX);
     return { word, migration, attempt, code, message };
   }

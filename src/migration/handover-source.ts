@@ -42,8 +42,7 @@ export class SourceHandover extends Handover<SourceState, SourceEvent, SourceHoo
    *   no answer, or the destination's reason, if it refuses.
    */
   async begin(): Promise<void> {
-    await this.checkJournal();
-    await this.perform('begin');
+    await this.beginBy('begin');
     const { reservedMs } = this.timeouts;
     const isAnswered = await this.until(
       () => this.heard.has('reserved') || this.state !== 'copying',
@@ -53,7 +52,7 @@ export class SourceHandover extends Handover<SourceState, SourceEvent, SourceHoo
       const message = `Waited ${reservedMs} ms for the destination to take the guest`;
       await this.abort('ERR_HANDOVER_TIMEOUT', message);
     }
-    if (this.state === 'copying') return;
+    if (this.state === 'copying' && !this.hasLeft) return;
     const result = await this.result;
     if (result.guest === 'source') throw this.error(result.code, result.message);
   }

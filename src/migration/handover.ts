@@ -27,6 +27,9 @@ const TIMEOUTS: HandoverTimeouts = {
   hookMs: 30_000,
 };
 
+/** Messages that wait for a hook or the journal; more are dropped, as if they were lost. */
+const WAITING_MAX = 64;
+
 /** Between two times that the same thing is said: the first, and the longest. */
 const REMIND_MS_MIN = 200;
 const REMIND_MS_MAX = 5000;
@@ -43,7 +46,7 @@ export interface HandoverTimeouts {
   readonly releasedMs: number;
   /** Source, committed: until it says that it waits. It waits on. @default 5000 */
   readonly undecidedMs: number;
-  /** For a hook of the guest, until it is said that it is slow. It is waited for. @default 30_000 */
+  /** For a hook of the guest, until it is said that it is slow. It waits on. @default 30_000 */
   readonly hookMs: number;
 }
 
@@ -52,7 +55,8 @@ export interface HandoverTimeouts {
  * it must then do nothing. One that throws leaves the guest to whoever owns it, and is called again
  * by `recover`.
  *
- * Each is given what the journal holds, with the embedder's `context`.
+ * Each is given what the journal holds, with the embedder's `context`. None may wait for the
+ * hand-over itself: that waits for the hook.
  */
 export interface GuestHooks {
   /** Source: the guest stays here; run it, if it is paused. */
@@ -69,7 +73,8 @@ export interface GuestHooks {
   isRunning?(entry: JournalEntry): Promise<boolean>;
 }
 
-export interface HandoverOptions<Hooks> extends Partial<HandoverId> {
+/** What a side is told by the embedder. */
+export interface HandoverOptions<Hooks> {
   readonly journal: Journal;
   readonly hooks: Hooks;
   /** 32 hexadecimal digits: `newMigrationId()`, or what the source's `reserve` says. */
@@ -124,6 +129,10 @@ export abstract class Handover<
   protected readonly heard: Set<Word> = new Set();
   protected state: State;
   protected isSettled = false;
+  /** No message reaches the other side. */
+  protected isLost = false;
+  /** Nothing more is done here. */
+  protected hasLeft = false;
   readonly #role: Role<State, Event>;
   readonly #options: HandoverOptions<Hooks>;
   readonly #id: HandoverId;
@@ -134,7 +143,7 @@ export abstract class Handover<
   /** What a write that failed would have made of it: the journal may be there already. */
   #doubt: State | undefined;
   #isRestarted = false;
-  #hasLeft = false;
+  #messagesWaiting = 0;
   readonly #waiting = new Set<() => void>();
   #reminder: { readonly state: State; readonly delayMs: number; cancel(): void } | undefined;
   #resolve: (result: HandoverResult) => void = () => {};
@@ -174,10 +183,13 @@ export abstract class Handover<
 
   /** Takes a message of the other side. One of another migration or attempt is dropped. */
   receive(message: HandoverMessage): void {
-    if (!isSame(this.#id, message)) return;
+    if (!isSame(this.#id, message) || this.#messagesWaiting >= WAITING_MAX) return;
     this.heard.add(message.word);
+    this.#messagesWaiting++;
     const failure = 'code' in message ? message : undefined;
-    this.perform(`got ${message.word}` as Event, failure).catch(() => {});
+    this.perform(`got ${message.word}` as Event, failure)
+      .catch(() => {})
+      .finally(() => this.#messagesWaiting--);
   }
 
   /**
@@ -197,12 +209,14 @@ export abstract class Handover<
    * @returns When it was sent again what it may have missed. Never rejects.
    */
   async connectionBack(send: (message: HandoverMessage) => void): Promise<void> {
+    this.isLost = false;
     this.#send = send;
     await this.perform('remind' as Event).catch(() => false);
   }
 
   /** Says that no message reaches the other side any more. */
   connectionLost(): void {
+    this.isLost = true;
     this.#send = undefined;
     this.onConnectionLost();
   }
@@ -212,7 +226,7 @@ export abstract class Handover<
    * nothing more is written, sent, or done to the guest.
    */
   leave(): void {
-    this.#hasLeft = true;
+    this.hasLeft = true;
     this.#reminder?.cancel();
     this.#changed();
     const text = this.entry === undefined ? 'nothing was begun' : ownerOf(this.entry).text;
@@ -250,11 +264,15 @@ export abstract class Handover<
   }
 
   /** @throws {PagelaneError} ERR_HANDOVER_STATE If the journal has a hand-over that is not over. */
-  protected async checkJournal(): Promise<void> {
+  protected async beginBy(event: Event): Promise<void> {
     const earlier = await this.#options.journal.read();
     const why = whyNotReplaced(earlier, { ...this.#id, side: this.#role.side });
-    if (why === undefined) return;
-    throw new PagelaneError('ERR_HANDOVER_STATE', `Cannot begin by this journal: ${why}`);
+    if (why !== undefined) {
+      throw new PagelaneError('ERR_HANDOVER_STATE', `Cannot begin by this journal: ${why}`);
+    }
+    await this.perform(event);
+    // What was lost before there was anything to give up.
+    if (this.isLost) this.onConnectionLost();
   }
 
   /**
@@ -270,7 +288,7 @@ export abstract class Handover<
         resolve(isSo());
       };
       const look = (): void => {
-        if (isSo() || this.#hasLeft) end();
+        if (isSo() || this.hasLeft) end();
       };
       const cancel = this.clock.after(timeoutMs, end, { keepsAlive: true });
       this.#waiting.add(look);
@@ -292,11 +310,13 @@ export abstract class Handover<
 
   async #step(event: Event, failure?: { code: string; message: string }): Promise<boolean> {
     const acts = this.#role.table[this.state][event];
-    if (acts === undefined || this.#hasLeft) {
+    if (acts === undefined || this.hasLeft) {
       this.#changed();
       return false;
     }
-    if (failure !== undefined && acts.includes('journal aborted')) this.#failure = failure;
+    if (failure !== undefined && acts.includes('journal aborted')) {
+      this.#failure = { code: failure.code, message: failure.message };
+    }
     try {
       await this.#actAll(acts, event);
     } catch (error) {
@@ -320,7 +340,7 @@ export abstract class Handover<
   }
 
   async #actAll(acts: readonly Act[], event: HandoverEvent): Promise<void> {
-    for (const act of acts) if (!this.#hasLeft) await this.#act(act, event);
+    for (const act of acts) if (!this.hasLeft) await this.#act(act, event);
   }
 
   async #act(act: Act, event: HandoverEvent): Promise<void> {
@@ -342,7 +362,7 @@ export abstract class Handover<
       // As long as no other write has failed, what the journal holds ends in an abort as well.
       const isCertain = this.#doubt === undefined || event === 'got aborted';
       if (state !== 'aborted' || !isCertain) {
-        this.#doubt = state;
+        this.#doubt ??= state;
         throw this.error('ERR_JOURNAL', messageOf(cause), cause);
       }
       this.say(messageOf(cause));
@@ -416,7 +436,7 @@ export abstract class Handover<
     const last = this.#reminder;
     last?.cancel();
     this.#reminder = undefined;
-    if (this.#hasLeft || this.isSettled || !this.isReminding()) return;
+    if (this.hasLeft || this.isSettled || !this.isReminding()) return;
     const isSameState = last?.state === state;
     const delayMs = isSameState ? Math.min(last.delayMs * 2, REMIND_MS_MAX) : REMIND_MS_MIN;
     const remind = (): void => void this.perform('remind' as Event).catch(() => {});

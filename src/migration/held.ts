@@ -35,14 +35,14 @@ export async function tellHeld(
   const secret = randomBytes(HASH_SECRET_BYTES);
   const all = memory.findAllPopulated();
   for (const [block, bitmap] of all.entries()) {
-    let from = bitmap.nextSet(0);
+    let from = nextSet(bitmap, 0);
     while (from < bitmap.pageCount) {
       while (lane.queuedBytes >= WAITING_BYTES_MAX) await drained();
       const pageCount = Math.min(HELD_PAGES_MAX, bitmap.pageCount - from);
       const pages = { block, bitmap, firstPage: from, pageCount };
       const hashes = await hashPages(memory, pages, secret);
       tell(lane, { isLast: false, block, firstPage: from, pageCount, secret, hashes });
-      from = bitmap.nextSet(from + pageCount);
+      from = nextSet(bitmap, from + pageCount);
     }
   }
   tellNothingMore(lane);
@@ -90,6 +90,12 @@ export async function compareHeld(
     } else bitmap.set(firstPage + index);
   }
   return equal;
+}
+
+/** The first page from `from` on whose bit is set; the number of pages if there is none. */
+function nextSet(bitmap: DirtyBitmap, from: number): number {
+  const { end, count } = bitmap.endOf(from, 1);
+  return count === 0 ? bitmap.pageCount : end - 1;
 }
 
 function isNothing(hashes: Buffer, at: number): boolean {

@@ -105,12 +105,13 @@ export class RoundSender {
     while (rests.length > 0) {
       if (this.#lane.queuedBytes >= WAITING_BYTES_MAX) return true;
       const rest = rests.at(-1)!;
-      const { page, count } = bitmaps[rest.block]!.endOf(rest.from, this.#pagesAtOnce);
+      const ahead = bitmaps[rest.block]!.endOf(rest.from, this.#pagesAtOnce);
+      const { count } = ahead;
       if (count === 0 || rest.from === rest.end) {
         rests.pop();
         continue;
       }
-      const end = Math.min(page, rest.end);
+      const end = Math.min(ahead.end, rest.end);
       const slot = this.#encoder.takeSlot();
       if (slot === undefined) return true;
       rests[rests.length - 1] = { ...rest, from: end };

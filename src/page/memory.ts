@@ -68,7 +68,7 @@ export class GuestMemory implements Disposable {
    * round. If the file is truncated meanwhile, or its file system is full, the process lives on and
    * `checkIntact` throws; SIGBUS is this library's for that, but only where its own mappings are.
    *
-   * @throws {MemoryError} ERR_MEMORY_OPEN If a file is missing, is no regular one or may not be used.
+   * @throws {MemoryError} ERR_MEMORY_OPEN If a file is missing, not a regular one, or refused.
    * @throws {MemoryError} ERR_MEMORY_SIZE If a size or offset is no multiple of the page, a block
    *   has no page, or a file is shorter than asked for.
    * @throws {MemoryError} ERR_MEMORY_NAME If a name is not 1..255 bytes long, or there twice.

@@ -1,10 +1,10 @@
 // Any bytes as a batch from the wire. The first byte of an input says whether its sections have
-// footers, and whether there is a store; the rest is the batch. The mutator makes sizes and
-// checksums fit.
+// footers, whether there is a store, and whether memory is lost; the rest is the batch. The mutator
+// makes sizes and checksums fit.
 
 #include "batches.h"
+#include "memory_twin.h"
 #include "mend.h"
-#include "records.h"
 #include "support.h"
 
 using namespace pagelane::kernel;
@@ -14,10 +14,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     return 0;
   }
   Destination& destination = Kept<Destination>();
-  destination.Begin((data[0] & 1) != 0, (data[0] & 2) == 0, SampleStore());
-  if (!destination.Take({data + 1, size - 1})) {
-    RecordReader(destination).ReadAll();
-  }
+  const bool has_store = (data[0] & 2) == 0;
+  destination.Begin((data[0] & 1) != 0, has_store, SampleStore());
+  MemoryTwin& twin = Kept<MemoryTwin>();
+  twin.Begin(has_store, (data[0] & 4) != 0);
+  TakeTwice({data + 1, size - 1}, destination, twin);
   return 0;
 }
 
@@ -45,8 +46,8 @@ std::vector<Seed> Seeds() {
   Destination destination;
   for (const NamedBatch& batch : SampleBatches()) {
     CheckMending(batch.bytes, destination);
-    for (const std::uint8_t has_footer : {0, 1}) {
-      Seed seed{batch.name + (has_footer != 0 ? "-footer" : ""), {has_footer}};
+    for (const std::uint8_t way : {0, 1, 4}) {
+      Seed seed{batch.name + "-" + std::to_string(way), {way}};
       seed.bytes.insert(seed.bytes.end(), batch.bytes.begin(), batch.bytes.end());
       seeds.push_back(std::move(seed));
     }

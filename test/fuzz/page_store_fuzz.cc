@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "batches.h"
-#include "records.h"
+#include "memory_twin.h"
 #include "support.h"
 
 using namespace pagelane::kernel;
@@ -16,6 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   Destination& destination = Kept<Destination>();
   destination.Begin((data[0] & 1) != 0, true);
+  MemoryTwin& twin = Kept<MemoryTwin>();
+  twin.Begin(true);
   std::span<const std::uint8_t> rest(data + 1, size - 1);
   while (rest.size() >= 2) {
     const std::size_t stated = LoadLe<std::uint16_t>(rest.data());
@@ -25,9 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::unique_ptr<std::uint8_t[]> batch(new std::uint8_t[count]);
     std::copy_n(rest.begin(), count, batch.get());
     rest = rest.subspan(count);
-    if (!destination.Take({batch.get(), count})) {
-      RecordReader(destination).ReadAll();
-    }
+    TakeTwice({batch.get(), count}, destination, twin);
   }
   return 0;
 }

@@ -33,7 +33,6 @@ describe('migrateGuest()', () => {
     expect(destination).toMatchObject({ outcome: 'completed', guest: 'destination' });
     expect(calls).toEqual(['pause', 'load registers', 'start', 'discard']);
     expect(isEqual(memory, there)).toBe(true);
-    console.log(JSON.stringify(source, null, 1));
   });
 
   test.each([1, 2, 3, 4, 5, 6, 7, 8])(

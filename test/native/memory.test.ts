@@ -47,10 +47,10 @@ test('native.GuestMemory checks each argument', () => {
     6: [undefined, 9, 17, 12.5, '12'],
   };
   for (const [index, values] of Object.entries(cases)) {
-    for (const value of values) {
+    for (const [number, value] of values.entries()) {
       const make = (): unknown => new Memory(...words(file, { [index]: value }));
-      expect(make, `${index}: ${value}`).toThrow(/^Cannot map memory: /);
-      expect(make, `${index}: ${value}`).toThrow(expect.toSatisfy(isArgumentError));
+      expect(make, `${index}: ${number}`).toThrow(/^Cannot map memory: /);
+      expect(make, `${index}: ${number}`).toThrow(expect.toSatisfy(isArgumentError));
     }
   }
 });

@@ -2,11 +2,7 @@ import { describe, expect, test, vi } from 'vitest';
 import { Codec, native } from '../../src/native.ts';
 import { BatchDecoder } from '../../src/page/decode.ts';
 import { BatchEncoder, type EncodedBatch } from '../../src/page/encode.ts';
-import {
-  defaultStoreBytes,
-  openStoreIndex,
-  storeSlots,
-} from '../../src/page/store.ts';
+import { defaultStoreBytes, openStoreIndex, storeSlots } from '../../src/page/store.ts';
 import { forgeBatch } from '../naive/forge.ts';
 import { decode, openTable } from '../native/cutting.ts';
 import { cutSection, guestOf, KeepingEnds, type PageWrite, sectionOf } from '../native/keeping.ts';

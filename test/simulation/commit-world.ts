@@ -254,7 +254,7 @@ function act(world: World, name: 'source' | 'destination'): Partial<World> {
   return call(what, world, name, acts);
 }
 
-/** Calls a hook of the guest. One that has no copy to work on throws, and what is left is not done. */
+/** Calls a hook of the guest. Without a copy to work on it throws, and the rest is not done. */
 function call(
   what: string,
   world: World,
