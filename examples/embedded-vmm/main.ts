@@ -53,7 +53,11 @@ function say(text: string): void {
 }
 
 function readWords(words: string[]) {
-  const { values, positionals } = parseArgs({ args: words, options: OPTIONS, allowPositionals: true });
+  const { values, positionals } = parseArgs({
+    args: words,
+    options: OPTIONS,
+    allowPositionals: true,
+  });
   const stateDir = values['state-dir'];
   if (positionals.join() !== 'run' || stateDir === undefined) throw new SyntaxError('run what?');
   return { ...values, stateDir };

@@ -223,6 +223,7 @@ class GuestDestination {
       return this.#result('completed', 'source');
     }
     await receive.load?.(Buffer.concat(this.#state));
+    memory.checkIntact();
     const handed = await this.#handover.ready();
     this.#isOver = true;
     this.#handover.released().then(() => forgetLive(this.#open.migration));

@@ -236,6 +236,8 @@ export class GuestSource {
   /** Pauses the guest and sends what is left of it. */
   async #switchOver(move: MoveOptions): Promise<void> {
     const { now, tally, lane } = this.#parts;
+    // What went wrong since the last round is noticed here, and the guest not paused.
+    await this.#or(undefined);
     const pausedAtMs = now();
     this.#pausedAtMs = pausedAtMs;
     tally.phase = 'switchover';
@@ -247,6 +249,7 @@ export class GuestSource {
     for (const [block, bitmap] of last.entries()) bitmap.merge(this.#toSend[block]!);
     const asking = async (): Promise<Uint8Array> => (await move.deviceState?.()) ?? NO_STATE;
     const [sent, state] = await this.#or(Promise.all([this.#sendRound(last), asking()]));
+    move.source.checkIntact();
     this.#noteRound({ ...sent, dirtyPages: 0, throttlePercent: 0, outlook: 'paused' });
     const restAtMs = now();
     this.#putState(state);
@@ -322,6 +325,8 @@ export class GuestSource {
     if ((await applied) !== round) {
       throw new PagelaneError('ERR_MESSAGE', 'Destination has applied another round');
     }
+    // Zeros may have been read in place of what was lost.
+    this.#plan.source.checkIntact();
     return { ...sent, durationMs: now() - fromMs };
   }
 
@@ -420,7 +425,6 @@ export class GuestSource {
   #sessionEnded(error: PagelaneError | undefined): void {
     const cause = error ?? new PagelaneError('ERR_SESSION_CLOSED', 'The session was closed');
     this.#fault.reject(cause);
-    this.#handover.connectionLost();
     // It will not come back on this lane: `recoverGuest` asks on another. A commitment may just be
     // in writing: what is asked for now is done after it.
     this.#handover
@@ -429,6 +433,7 @@ export class GuestSource {
       .then(() => {
         if (this.#handover.guest === 'unknown') this.#handover.leave();
       });
+    this.#handover.connectionLost();
   }
 
   /** `work`, unless the migration ends before. */

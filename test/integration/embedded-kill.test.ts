@@ -217,7 +217,14 @@ test.each([1, 2])(
 );
 
 test('a source whose destination is killed in the midst of rounds runs on, and moves later', async () => {
-  await using hosts = new Hosts(['--memory', '64MiB', '--dirty-rate', '50000', '--downtime', '1ms']);
+  await using hosts = new Hosts([
+    '--memory',
+    '64MiB',
+    '--dirty-rate',
+    '50000',
+    '--downtime',
+    '1ms',
+  ]);
   await hosts.start();
   const { source, destination } = await hosts.calm();
   source.tell(`migrate ${destination.address}`);
