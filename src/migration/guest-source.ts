@@ -1,4 +1,4 @@
-import { asPagelaneError, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
+import { asPagelaneError, codeOf, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import { DirtyBitmap } from '../page/bitmap.ts';
 import type { CodecName } from '../page/codec-choice.ts';
@@ -261,6 +261,11 @@ export class GuestSource {
   async #handOver(): Promise<GuestResult> {
     const { now } = this.#parts;
     const sentAtMs = now();
+    // The guest stands still: nobody waits for a destination that has failed. Once it is committed
+    // this does nothing.
+    this.#fault.promise.catch((error: unknown) => {
+      this.#handover.abort(codeOf(error), messageOf(error)).catch(() => {});
+    });
     const handed = await this.#handover.commit();
     if (handed.guest === 'source') throw new PagelaneError(handed.code, handed.message);
     const commit = Math.round(now() - sentAtMs);

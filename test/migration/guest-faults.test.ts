@@ -255,6 +255,13 @@ describe('a migration that comes to nothing', () => {
   });
 });
 
+function after<Value>(act: () => void, hook: () => Value): () => Value {
+  return () => {
+    act();
+    return hook();
+  };
+}
+
 /** Where in a migration something happens; what happens there is the test's. */
 const PHASES: Readonly<
   Record<
@@ -263,7 +270,7 @@ const PHASES: Readonly<
   >
 > = {
   'before rounds': (act, { dirtyLog }) => [
-    { dirtyLog: { ...dirtyLog, start: () => (act(), dirtyLog.start()) } },
+    { dirtyLog: { ...dirtyLog, start: after(act, dirtyLog.start) } },
     {},
   ],
   'between rounds': (act) => [{ onRound: act }, {}],
@@ -277,14 +284,17 @@ const PHASES: Readonly<
         },
         dirtyLog: {
           ...dirtyLog,
-          collect: (bitmaps) => (isPaused && act(), dirtyLog.collect(bitmaps)),
+          collect: (bitmaps) => {
+            if (isPaused) act();
+            return dirtyLog.collect(bitmaps);
+          },
         },
       },
       {},
     ];
   },
-  'in pause()': (act, { pause }) => [{ pause: () => (act(), pause()) }, {}],
-  'in deviceState()': (act) => [{ deviceState: () => (act(), new Uint8Array(10)) }, {}],
+  'in pause()': (act, { pause }) => [{ pause: after(act, pause) }, {}],
+  'in deviceState()': (act) => [{ deviceState: after(act, () => new Uint8Array(10)) }, {}],
   'in load()': (act) => [{}, { load: act }],
 };
 
