@@ -175,7 +175,12 @@ class GuestDestination {
       };
       lane.onMessage = (incoming) => this.#receive(incoming);
       session.ended.then((error) => this.#sessionEnded(error));
-      if (this.#plan.receive !== undefined) await this.#or(this.#handover.reserve());
+      if (this.#plan.receive !== undefined) {
+        // From here on the source may ask about it, on another session too.
+        rememberLive(this.#handover, this.#open.migration);
+        this.#noteAbort();
+        await this.#or(this.#handover.reserve());
+      }
       this.#applier = applier;
       await this.#or(this.#tellHeld());
       this.#work();
@@ -221,7 +226,7 @@ class GuestDestination {
       return this.#result('completed', 'source');
     }
     await receive.load?.(Buffer.concat(this.#state));
-    rememberLive(this.#handover, this.#open.migration);
+    memory.checkIntact();
     const handed = await this.#handover.ready();
     this.#isOver = true;
     this.#handover.released().then(() => forgetLive(this.#open.migration));
@@ -269,7 +274,6 @@ class GuestDestination {
         // Whatever else waits: the source may have given up.
         this.#handover.receive(decodeHandover(incoming.payload));
         incoming.release();
-        this.#noteAbort();
       } else if (this.#isOver) incoming.release();
       else {
         this.#queue.push(incoming);

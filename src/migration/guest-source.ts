@@ -1,4 +1,4 @@
-import { asPagelaneError, type GuestPlace, PagelaneError } from '../errors.ts';
+import { asPagelaneError, codeOf, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { PageDigests } from '../native-memory.ts';
 import { DirtyBitmap } from '../page/bitmap.ts';
@@ -11,6 +11,7 @@ import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import type { Session } from '../session/session.ts';
 import * as message from '../stream/message.ts';
+import { ownerOf } from './commit.ts';
 import { Convergence } from './convergence.ts';
 import { Deferred } from './deferred.ts';
 import {
@@ -259,6 +260,8 @@ export class GuestSource {
   /** Pauses the guest and sends what is left of it. */
   async #switchOver(move: MoveOptions): Promise<void> {
     const { now, tally, lane } = this.#parts;
+    // What went wrong since the last round is noticed here, and the guest not paused.
+    await this.#or(undefined);
     const pausedAtMs = now();
     this.#pausedAtMs = pausedAtMs;
     tally.phase = 'switchover';
@@ -271,9 +274,9 @@ export class GuestSource {
       bitmap.merge(this.#toSend[block]!);
       this.#choices[block]!.last(bitmap);
     }
-    const [sent, state] = await this.#or(
-      Promise.all([this.#sendRound(last), move.deviceState?.() ?? new Uint8Array(0)]),
-    );
+    const asking = async (): Promise<Uint8Array> => (await move.deviceState?.()) ?? NO_STATE;
+    const [sent, state] = await this.#or(Promise.all([this.#sendRound(last), asking()]));
+    move.source.checkIntact();
     this.#noteRound({ ...sent, dirtyPages: 0, throttlePercent: 0, outlook: 'paused' });
     const restAtMs = now();
     this.#putState(state);
@@ -285,6 +288,11 @@ export class GuestSource {
   async #handOver(): Promise<GuestResult> {
     const { now } = this.#parts;
     const sentAtMs = now();
+    // The guest stands still: nobody waits for a destination that has failed. Once it is committed
+    // this does nothing.
+    this.#fault.promise.catch((error: unknown) => {
+      this.#handover.abort(codeOf(error), messageOf(error)).catch(() => {});
+    });
     const handed = await this.#handover.commit();
     if (handed.guest === 'source') throw new PagelaneError(handed.code, handed.message);
     const commit = Math.round(now() - sentAtMs);
@@ -295,19 +303,35 @@ export class GuestSource {
 
   /** Leaves the guest where it is, and running if that is here. */
   async #giveUp(error: PagelaneError): Promise<GuestResult> {
-    this.#sender.fail(error);
+    this.#fault.reject(error);
     if (this.#hasBegun) {
       await this.#handover.abort(error.code, error.message).catch(() => false);
     }
-    const guest = this.#hasBegun ? this.#handover.guest : 'source';
+    const guest = await this.#whereGuestIs(error);
     if (guest === 'unknown') this.#handover.leave();
     if (guest === 'source' && this.#pausedAtMs !== undefined) {
       const switchover = Math.round(this.#parts.now() - this.#pausedAtMs);
       this.#downtime = { ...this.#downtime, switchover };
     }
-    await this.#plan.move?.throttle?.(0);
+    await this.#endThrottle();
     const isCancelled = error.code === 'ERR_CANCELLED' && guest === 'source';
     return this.#result(isCancelled ? 'cancelled' : 'failed', guest, error);
+  }
+
+  async #whereGuestIs({ code }: PagelaneError): Promise<GuestPlace> {
+    if (!this.#hasBegun) return 'source';
+    if (code !== 'ERR_HANDOVER_STATE') return this.#handover.guest;
+    // The journal has an earlier hand-over, and that one may not be decided.
+    const earlier = await this.#plan.move?.journal?.read().catch(() => undefined);
+    return earlier?.side === 'source' ? ownerOf(earlier).guest : 'unknown';
+  }
+
+  async #endThrottle(): Promise<void> {
+    try {
+      await this.#plan.move?.throttle?.(0);
+    } catch (error) {
+      this.#parts.tally.addFallback(`cannot end the throttling: ${messageOf(error)}`);
+    }
   }
 
   #makeHandover(): SourceHandover {
@@ -345,6 +369,8 @@ export class GuestSource {
     if ((await applied) !== round) {
       throw new PagelaneError('ERR_MESSAGE', 'Destination has applied another round');
     }
+    // Zeros may have been read in place of what was lost.
+    this.#plan.source.checkIntact();
     return { ...sent, durationMs: now() - fromMs };
   }
 
@@ -449,9 +475,15 @@ export class GuestSource {
   #sessionEnded(error: PagelaneError | undefined): void {
     const cause = error ?? new PagelaneError('ERR_SESSION_CLOSED', 'The session was closed');
     this.#fault.reject(cause);
+    // It will not come back on this lane: `recoverGuest` asks on another. A commitment may just be
+    // in writing: what is asked for now is done after it.
+    this.#handover
+      .abort(cause.code, cause.message)
+      .catch(() => {})
+      .then(() => {
+        if (this.#handover.guest === 'unknown') this.#handover.leave();
+      });
     this.#handover.connectionLost();
-    // It will not come back on this lane: `recoverGuest` asks on another.
-    if (this.#handover.guest === 'unknown') this.#handover.leave();
   }
 
   /** `work`, unless the migration ends before. */
@@ -508,6 +540,8 @@ interface Sent {
   readonly wireBytes: number;
   readonly durationMs: number;
 }
+
+const NO_STATE = new Uint8Array(0);
 
 const STATE_PLACE = {
   isInsideBefore: false,

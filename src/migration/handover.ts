@@ -203,11 +203,15 @@ export abstract class Handover<
     return await this.perform('abort' as Event, { code, message });
   }
 
-  /** Says that messages reach the other side again, and how. */
-  connectionBack(send: (message: HandoverMessage) => void): void {
+  /**
+   * Says that messages reach the other side again, and how.
+   *
+   * @returns When it was sent again what it may have missed. Never rejects.
+   */
+  async connectionBack(send: (message: HandoverMessage) => void): Promise<void> {
     this.isLost = false;
     this.#send = send;
-    this.perform('remind' as Event).catch(() => {});
+    await this.perform('remind' as Event).catch(() => false);
   }
 
   /** Says that no message reaches the other side any more. */

@@ -13,6 +13,8 @@ export interface ProcessOptions {
   /** Variables added to this process's environment. */
   readonly env?: Readonly<Record<string, string>>;
   readonly directory?: string;
+  /** Whether it is told things on its standard input, by `write`. @default false */
+  readonly hasInput?: boolean;
 }
 
 /** A child process that ends with this one, however this one ends. */
@@ -21,6 +23,8 @@ export interface RunningProcess extends AsyncDisposable {
   /** What it has written so far. */
   stdout(): string;
   stderr(): string;
+  /** Tells it something, if it has an input. */
+  write(text: string): void;
   isRunning(): boolean;
   /** Its exit status, or the name of the signal that ended it. */
   exit(timeoutMs: number): Promise<number | string>;
@@ -53,13 +57,13 @@ export function commandLine(
   return ['setpriv', '--pdeathsig', 'KILL', '--', ...inside, ...command];
 }
 
-/** Starts `command`, its name first. Its output is kept, its standard input is empty. */
+/** Starts `command`, its name first. Its output is kept. */
 export function startProcess(
   command: readonly string[],
-  { namespace, env, directory }: ProcessOptions = {},
+  { namespace, env, directory, hasInput = false }: ProcessOptions = {},
 ): RunningProcess {
   const [program, ...words] = commandLine(command, namespace);
-  const stdio: StdioOptions = ['ignore', 'pipe', 'pipe'];
+  const stdio: StdioOptions = [hasInput ? 'pipe' : 'ignore', 'pipe', 'pipe'];
   const child = spawn(program, words, {
     stdio,
     env: { ...process.env, ...env },
@@ -73,6 +77,7 @@ export function startProcess(
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     output.stderr += text;
   });
+  child.stdin?.on('error', () => {}); // it has ended: its status tells
   child.on('error', (cause) => {
     output.stderr += `${cause.message}\n`;
   });
@@ -95,6 +100,7 @@ export function startProcess(
     pid: child.pid ?? -1,
     stdout: () => output.stdout,
     stderr: () => output.stderr,
+    write: (text) => void child.stdin?.write(text),
     isRunning: () => !isOver(),
     exit,
     stop,
