@@ -30,6 +30,7 @@ import { transportLoss } from './trials/transport-loss.ts';
 import { transportOnePath } from './trials/transport-one-path.ts';
 import { transportPaths } from './trials/transport-paths.ts';
 import { twoPaths } from './trials/two-paths.ts';
+import { warmStart } from './trials/warm-start.ts';
 
 const TRIALS: readonly Trial[] = [
   kernels,
@@ -38,6 +39,7 @@ const TRIALS: readonly Trial[] = [
   dirtyLog,
   firstPass,
   embedded,
+  warmStart,
   loopbackPages,
   memoryBound,
   hostilePeers,
