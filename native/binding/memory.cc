@@ -13,6 +13,7 @@
 
 #include "binding/blocks.h"
 #include "binding/memory_view.h"
+#include "binding/page_pieces.h"
 #include "binding/tags.h"
 #include "kernel/limits.h"
 #include "kernel/memory_holes.h"
@@ -118,6 +119,7 @@ Napi::Function GuestMemory::Define(napi_env env) {
                          InstanceMethod<&GuestMemory::IsLost>("isLost"),
                          InstanceMethod<&GuestMemory::View>("view"),
                          InstanceMethod<&GuestMemory::FindPopulated>("findPopulated"),
+                         InstanceMethod<&GuestMemory::ScanPopulated>("scanPopulated"),
                          InstanceMethod<&GuestMemory::Punch>("punch"),
                          InstanceMethod<&GuestMemory::Dispose>("dispose"),
                      });
@@ -328,11 +330,38 @@ Napi::Value GuestMemory::FindPopulated(const Napi::CallbackInfo& info) {
   if (arguments.is_wrong()) {
     return env.Undefined();
   }
-  if (const int error = kernel::FindPopulated(*memory, block, words); error != 0) {
+  const int error =
+      kernel::FindPopulated(*memory, block, 0, memory->PageCount(block), words);
+  if (error != 0) {
     ThrowMemoryError(env, "ERR_MEMORY_OPEN",
                      "Cannot find populated pages: the file cannot be read", error);
   }
   return env.Undefined();
+}
+
+/// block, firstPage, pageCount, words
+Napi::Value GuestMemory::ScanPopulated(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Arguments arguments(info, "find populated pages");
+  if (Opened(env, "find populated pages") == nullptr) {
+    return env.Undefined();
+  }
+  const std::shared_ptr<kernel::GuestMemory>& memory = held_->memory;
+  const PagePiece piece = ReadPiece(arguments, *memory, false);
+  if (arguments.is_wrong()) {
+    return env.Undefined();
+  }
+  const std::span<std::uint32_t> words =
+      ReadPageBitmap(arguments, 3, "words", memory->PageCount(piece.block));
+  if (arguments.is_wrong()) {
+    return env.Undefined();
+  }
+  return LaunchPiece(
+      info, {"ERR_MEMORY_OPEN", "Cannot find populated pages: the file cannot be read"},
+      [memory, piece, words = words.subspan(piece.first_page / 32)] {
+        return kernel::FindPopulated(*memory, piece.block, piece.first_page, piece.page_count,
+                                     words);
+      });
 }
 
 Napi::Value GuestMemory::Punch(const Napi::CallbackInfo& info) {

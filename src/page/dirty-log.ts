@@ -1,8 +1,9 @@
 import { availableParallelism } from 'node:os';
 import { DirtyLogError, messageOf } from '../errors.ts';
 import { native, type PageDigests, type WriteTracker } from '../native.ts';
-import { asTyped, typed } from './addon-error.ts';
+import { typed } from './addon-error.ts';
 import type { GuestMemory } from './memory.ts';
+import { inPieces } from './pieces.ts';
 
 /**
  * Says which pages of the guest's memory were written.
@@ -163,9 +164,9 @@ class WriteProtectDirtyLog implements DirtyLog {
     this.#tracker = tracker;
     try {
       for (const block of memory.layout.blocks.keys()) {
-        const populated = populatedPages(memory, block);
-        await inPieces(memory.pageCount(block), TRACKED_PIECE_PAGES, LANES, (first, count) =>
-          tracker.protect(block, first, count, populated),
+        const pages = memory.pageCount(block);
+        await inPieces({ pages, piecePages: TRACKED_PIECE_PAGES }, (first, count) =>
+          tracker.protect(block, first, count),
         );
       }
       memory.checkIntact();
@@ -182,7 +183,7 @@ class WriteProtectDirtyLog implements DirtyLog {
     this.#memory.checkIntact();
     for (const [block, words] of bitmaps.entries()) {
       const pages = this.#memory.pageCount(block);
-      await inPieces(pages, TRACKED_PIECE_PAGES, LANES, (first, count) =>
+      await inPieces({ pages, piecePages: TRACKED_PIECE_PAGES }, (first, count) =>
         tracker.collect(block, first, count, words),
       );
     }
@@ -194,9 +195,6 @@ class WriteProtectDirtyLog implements DirtyLog {
     this.#tracker = undefined;
   }
 }
-
-/** Pieces that are looked at at once. */
-const LANES = availableParallelism();
 
 class HashDirtyLog implements DirtyLog {
   readonly name = 'hash';
@@ -222,11 +220,9 @@ class HashDirtyLog implements DirtyLog {
     if (digests === undefined) throw notStarted();
     checkBitmaps(this.#memory, bitmaps);
     for (const [block, words] of bitmaps.entries()) {
-      const populated = populatedPages(this.#memory, block);
       const pages = this.#memory.pageCount(block);
-      await inPieces(pages, COMPARED_PIECE_PAGES, this.#threads, (first, count) =>
-        digests.compare(block, first, count, populated, words),
-      );
+      const cut = { pages, piecePages: COMPARED_PIECE_PAGES, lanes: this.#threads };
+      await inPieces(cut, (first, count) => digests.compare(block, first, count, words));
     }
     this.#memory.checkIntact();
   }
@@ -255,39 +251,4 @@ function checkBitmaps(memory: GuestMemory, bitmaps: readonly Uint32Array[]): voi
       `Cannot collect writes of block "${name}": ${length} words must be for ${pages} pages`,
     );
   }
-}
-
-function populatedPages(memory: GuestMemory, block: number): Uint32Array {
-  const words = new Uint32Array(Math.ceil(memory.pageCount(block) / 32));
-  memory.findPopulated(block, words);
-  return words;
-}
-
-/**
- * Works on all pages of a block, `lanes` pieces at a time. When it returns or throws, no thread is
- * at work any more.
- */
-async function inPieces(
-  pages: number,
-  piecePages: number,
-  lanes: number,
-  work: (firstPage: number, pageCount: number) => Promise<void>,
-): Promise<void> {
-  let next = 0;
-  const runLane = async (): Promise<void> => {
-    while (next < pages) {
-      const first = next;
-      next += piecePages;
-      try {
-        await work(first, Math.min(piecePages, pages - first));
-      } catch (error) {
-        next = pages;
-        throw asTyped(error);
-      }
-    }
-  };
-  const length = Math.min(lanes, Math.ceil(pages / piecePages));
-  const results = await Promise.allSettled(Array.from({ length }, runLane));
-  const failed = results.find((result) => result.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
 }

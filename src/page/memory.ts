@@ -11,6 +11,12 @@ import {
   PAGE_BITS_MIN,
   type RamLayout,
 } from './block.ts';
+import { inPieces } from './pieces.ts';
+
+/* Chosen by us */
+
+/** Pages a thread asks for in one go: a GiB in pages of 4 KiB. */
+const SCANNED_PIECE_PAGES = 2 ** 18;
 
 /**
  * Where a RAM block of the guest is.
@@ -186,6 +192,19 @@ export class GuestMemory implements Disposable {
    */
   findPopulated(block: number, words: Uint32Array): void {
     typed(() => this.native.findPopulated(block, words));
+  }
+
+  /**
+   * As `findPopulated`, in the addon's threads: for blocks so large that the script must not wait,
+   * from some GiB on.
+   *
+   * Promise: when it settles, nobody writes to `words` any more.
+   */
+  async scanPopulated(block: number, words: Uint32Array): Promise<void> {
+    await inPieces(
+      { pages: this.pageCount(block), piecePages: SCANNED_PIECE_PAGES },
+      (first, count) => this.native.scanPopulated(block, first, count, words),
+    );
   }
 
   /**
