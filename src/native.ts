@@ -255,13 +255,8 @@ export interface NativeGuestMemory {
    * @param words A bit per page, lowest first: a word per 32 pages, or two per 64.
    */
   findPopulated(block: number, words: Uint32Array): void;
-  /** The same for some pages, in a thread of the addon; pieces as for `PageDigests`. */
-  scanPopulated(
-    block: number,
-    firstPage: number,
-    pageCount: number,
-    words: Uint32Array,
-  ): Promise<void>;
+  /** The same, in a thread of the addon. */
+  scanPopulated(block: number, words: Uint32Array): Promise<void>;
   /**
    * Makes pages read as zeros, and gives memory back to the system where that is possible.
    *
@@ -293,9 +288,16 @@ export interface PageDigests {
    * Sets the bits of pages that differ from what was copied; pieces as for `WriteTracker`, without
    * regard to host pages.
    *
+   * @param populated A bitmap of the block; pages without a bit are zeros.
    * @param words A bitmap of the block.
    */
-  compare(block: number, firstPage: number, pageCount: number, words: Uint32Array): Promise<void>;
+  compare(
+    block: number,
+    firstPage: number,
+    pageCount: number,
+    populated: Uint32Array,
+    words: Uint32Array,
+  ): Promise<void>;
 }
 
 /** Everything the C++ addon exports. Arguments are checked there, not here. */

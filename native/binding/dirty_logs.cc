@@ -186,7 +186,7 @@ Napi::Value PageDigests::Note(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/// block, firstPage, pageCount, words
+/// block, firstPage, pageCount, populated, words
 Napi::Value PageDigests::Compare(const Napi::CallbackInfo& info) {
   const kernel::GuestMemory& memory = digests_->memory();
   Arguments arguments(info, "compare pages");
@@ -194,15 +194,18 @@ Napi::Value PageDigests::Compare(const Napi::CallbackInfo& info) {
   if (arguments.is_wrong()) {
     return info.Env().Undefined();
   }
-  const std::span<std::uint32_t> words =
-      ReadPageBitmap(arguments, 3, "words", memory.PageCount(piece.block));
+  const std::uint64_t page_count = memory.PageCount(piece.block);
+  const std::span<const std::uint32_t> populated =
+      ReadPageBitmap(arguments, 3, "populated", page_count);
+  const std::span<std::uint32_t> words = ReadPageBitmap(arguments, 4, "words", page_count);
   if (arguments.is_wrong()) {
     return info.Env().Undefined();
   }
-  return LaunchPiece(info, {kFailed, "Cannot compare pages: the file cannot be read"},
-                     [digests = digests_, piece, words] {
-                       return digests->Compare(piece.block, piece.first_page, piece.page_count,
-                                               words);
+  return LaunchPiece(info, {kFailed, "Cannot compare pages: the system refuses it"},
+                     [digests = digests_, piece, populated, words] {
+                       digests->Compare(piece.block, piece.first_page, piece.page_count,
+                                        populated, words);
+                       return 0;
                      });
 }
 

@@ -330,8 +330,7 @@ Napi::Value GuestMemory::FindPopulated(const Napi::CallbackInfo& info) {
   if (arguments.is_wrong()) {
     return env.Undefined();
   }
-  const int error =
-      kernel::FindPopulated(*memory, block, 0, memory->PageCount(block), words);
+  const int error = kernel::FindPopulated(*memory, block, words);
   if (error != 0) {
     ThrowMemoryError(env, "ERR_MEMORY_OPEN",
                      "Cannot find populated pages: the file cannot be read", error);
@@ -339,7 +338,7 @@ Napi::Value GuestMemory::FindPopulated(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
-/// block, firstPage, pageCount, words
+/// block, words
 Napi::Value GuestMemory::ScanPopulated(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Arguments arguments(info, "find populated pages");
@@ -347,21 +346,18 @@ Napi::Value GuestMemory::ScanPopulated(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   const std::shared_ptr<kernel::GuestMemory>& memory = held_->memory;
-  const PagePiece piece = ReadPiece(arguments, *memory, false);
+  const std::size_t block = ReadBlock(arguments, 0);
   if (arguments.is_wrong()) {
     return env.Undefined();
   }
   const std::span<std::uint32_t> words =
-      ReadPageBitmap(arguments, 3, "words", memory->PageCount(piece.block));
+      ReadPageBitmap(arguments, 1, "words", memory->PageCount(block));
   if (arguments.is_wrong()) {
     return env.Undefined();
   }
   return LaunchPiece(
       info, {"ERR_MEMORY_OPEN", "Cannot find populated pages: the file cannot be read"},
-      [memory, piece, words = words.subspan(piece.first_page / 32)] {
-        return kernel::FindPopulated(*memory, piece.block, piece.first_page, piece.page_count,
-                                     words);
-      });
+      [memory, block, words] { return kernel::FindPopulated(*memory, block, words); });
 }
 
 Napi::Value GuestMemory::Punch(const Napi::CallbackInfo& info) {

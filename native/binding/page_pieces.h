@@ -50,8 +50,8 @@ class PieceTask final : public Task {
   int error_ = 0;
 };
 
-/// Runs `body` on a thread of the pool, with the object that was called and the arguments behind
-/// the third pinned.
+/// Runs `body` on a thread of the pool, with the object that was called and the arguments pinned,
+/// from the second to the fifth, that are arrays.
 template <typename Body>
 Napi::Value LaunchPiece(const Napi::CallbackInfo& info, const PieceFailure& failure,
                         Body body) noexcept {
@@ -63,8 +63,8 @@ Napi::Value LaunchPiece(const Napi::CallbackInfo& info, const PieceFailure& fail
     return info.Env().Undefined();
   }
   bool is_pinned = task->Pin(env, info.This());
-  for (std::size_t i = 3; i < info.Length() && i < 5 && is_pinned; i++) {
-    is_pinned = task->Pin(env, info[i]);
+  for (std::size_t i = 1; i < info.Length() && i < 5 && is_pinned; i++) {
+    is_pinned = !info[i].IsTypedArray() || task->Pin(env, info[i]);
   }
   if (!is_pinned) {
     Task::Drop(env, task);

@@ -47,10 +47,9 @@ int IsZero(int file, std::uint64_t offset, std::uint64_t byte_count, bool* is_ze
   return 0;
 }
 
-/// By what is in the host pages, where the file says nothing of holes. begin, end: bytes.
-int FindByContents(const MemoryBlock& block, std::uint64_t page_bytes, std::uint64_t begin,
-                   std::uint64_t end, std::span<std::uint32_t> words) noexcept {
-  const std::uint64_t first = begin / page_bytes;
+/// By what is in the host pages, where the file says nothing of holes.
+int FindByContents(const MemoryBlock& block, std::uint64_t page_bytes,
+                   std::span<std::uint32_t> words) noexcept {
   struct stat status;
   if (fstat(block.file, &status) != 0) {
     return errno;
@@ -60,21 +59,18 @@ int FindByContents(const MemoryBlock& block, std::uint64_t page_bytes, std::uint
     return 0;
   }
   if (used_bytes >= static_cast<std::uint64_t>(status.st_size)) {
-    SetBits(words, 0, end / page_bytes - first);
+    SetBits(words, 0, block.byte_count / page_bytes);
     return 0;
   }
-  for (std::uint64_t at = begin; at < end;) {
-    const std::uint64_t next =
-        std::min(end, (at / block.host_page_bytes + 1) * block.host_page_bytes);
+  for (std::uint64_t at = 0; at < block.byte_count; at += block.host_page_bytes) {
     bool is_zero = false;
-    const int error = IsZero(block.file, block.file_offset + at, next - at, &is_zero);
+    const int error = IsZero(block.file, block.file_offset + at, block.host_page_bytes, &is_zero);
     if (error != 0) {
       return error;
     }
     if (!is_zero) {
-      SetBits(words, at / page_bytes - first, next / page_bytes - first);
+      SetBits(words, at / page_bytes, (at + block.host_page_bytes) / page_bytes);
     }
-    at = next;
   }
   return 0;
 }
@@ -108,14 +104,21 @@ int FindData(const GuestMemory& memory, std::size_t index, std::uint64_t begin,
   return 0;
 }
 
-int FindBetweenHoles(const GuestMemory& memory, std::size_t index, std::uint64_t begin,
-                     std::uint64_t end, std::uint64_t first_page,
-                     std::span<std::uint32_t> words) noexcept {
+int FindPopulated(const GuestMemory& memory, std::size_t index,
+                  std::span<std::uint32_t> words) noexcept {
   const MemoryBlock& block = memory.block(index);
+  if (block.file < 0) {
+    SetBits(words, 0, memory.PageCount(index));
+    return 0;
+  }
+  if (IsHuge(block)) {
+    return FindByContents(block, memory.page_bytes(), words);
+  }
   const std::uint64_t page_bytes = memory.page_bytes();
-  for (std::uint64_t at = begin; at < end;) {
+  for (std::uint64_t at = 0; at < block.byte_count;) {
     std::uint64_t data = 0;
-    if (const int error = FindData(memory, index, at, &data); error != 0 || data >= end) {
+    if (const int error = FindData(memory, index, at, &data);
+        error != 0 || data >= block.byte_count) {
       return error;
     }
     const off_t hole =
@@ -123,24 +126,10 @@ int FindBetweenHoles(const GuestMemory& memory, std::size_t index, std::uint64_t
     if (hole < 0) {
       return errno == ENXIO ? 0 : errno;  // the file has just been cut off before it
     }
-    at = std::min(static_cast<std::uint64_t>(hole) - block.file_offset, end);
-    SetBits(words, data / page_bytes - first_page,
-            (at + page_bytes - 1) / page_bytes - first_page);
+    at = std::min(static_cast<std::uint64_t>(hole) - block.file_offset, block.byte_count);
+    SetBits(words, data / page_bytes, (at + page_bytes - 1) / page_bytes);
   }
   return 0;
-}
-
-int FindPopulated(const GuestMemory& memory, std::size_t block, std::uint64_t first_page,
-                  std::uint64_t page_count, std::span<std::uint32_t> words) noexcept {
-  const MemoryBlock& found = memory.block(block);
-  const std::uint64_t begin = first_page << memory.page_bits();
-  const std::uint64_t end = (first_page + page_count) << memory.page_bits();
-  if (found.file < 0) {
-    SetBits(words, 0, page_count);
-    return 0;
-  }
-  return IsHuge(found) ? FindByContents(found, memory.page_bytes(), begin, end, words)
-                       : FindBetweenHoles(memory, block, begin, end, first_page, words);
 }
 
 int PunchPages(const GuestMemory& memory, std::size_t block, std::uint64_t first_page,

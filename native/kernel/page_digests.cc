@@ -3,19 +3,12 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 
-#include <algorithm>
 #include <bit>
 #include <utility>
-
-#include "kernel/memory_holes.h"
 
 namespace pagelane::kernel {
 
 namespace {
-
-/* Chosen by us */
-/// Words of a bitmap of what is populated, on the stack: 16,384 pages.
-constexpr std::size_t kGroupWords = 512;
 
 std::uint64_t RandomSeed() noexcept {
   std::uint64_t seed = 0;
@@ -93,35 +86,26 @@ void PageDigests::Note(std::size_t block, std::uint64_t page, const std::uint8_t
   __atomic_store_n(&digests.of_page[page], digest, __ATOMIC_RELAXED);
 }
 
-int PageDigests::Compare(std::size_t block, std::uint64_t first_page, std::uint64_t page_count,
-                         std::span<std::uint32_t> words) const noexcept {
-  std::uint32_t populated[kGroupWords];
-  const std::uint64_t page_end = first_page + page_count;
-  for (std::uint64_t page = first_page; page < page_end; page += kGroupWords * 32) {
-    const std::uint64_t group_end = std::min(page + kGroupWords * 32, page_end);
-    std::fill_n(populated, kGroupWords, 0);
-    const int error = FindPopulated(*memory_, block, page, group_end - page, populated);
-    if (error != 0) {
-      return error;
-    }
-    for (std::uint64_t i = 0; page + i * 32 < group_end; i++) {
-      CompareWord(block, page / 32 + i, populated[i], words);
-    }
-  }
-  return 0;
-}
-
-void PageDigests::CompareWord(std::size_t block, std::uint64_t word, std::uint32_t filled,
-                              std::span<std::uint32_t> words) const noexcept {
+void PageDigests::Compare(std::size_t block, std::uint64_t first_page, std::uint64_t page_count,
+                          std::span<const std::uint32_t> populated,
+                          std::span<std::uint32_t> words) const noexcept {
   const Digests& digests = blocks_[block];
-  std::uint32_t left = filled | __atomic_load_n(&digests.noted[word], __ATOMIC_RELAXED);
-  for (; left != 0; left &= left - 1) {
-    const int bit = std::countr_zero(left);
-    const std::uint64_t page = word * 32 + static_cast<std::uint64_t>(bit);
-    const bool is_filled = ((filled >> bit) & 1) != 0;
-    const std::uint64_t digest = is_filled ? DigestOf(memory_->At(block, page)) : 0;
-    if (__atomic_load_n(&digests.of_page[page], __ATOMIC_RELAXED) != digest) {
-      words[word] |= std::uint32_t{1} << bit;
+  const std::uint64_t page_end = first_page + page_count;
+  const std::uint64_t word_end = (page_end + 31) / 32;
+  for (std::uint64_t word = first_page / 32; word < word_end; word++) {
+    const std::uint32_t filled = populated[word];
+    std::uint32_t left = filled | __atomic_load_n(&digests.noted[word], __ATOMIC_RELAXED);
+    for (; left != 0; left &= left - 1) {
+      const int bit = std::countr_zero(left);
+      const std::uint64_t page = word * 32 + static_cast<std::uint64_t>(bit);
+      if (page >= page_end) {
+        break;
+      }
+      const bool is_filled = ((filled >> bit) & 1) != 0;
+      const std::uint64_t digest = is_filled ? DigestOf(memory_->At(block, page)) : 0;
+      if (__atomic_load_n(&digests.of_page[page], __ATOMIC_RELAXED) != digest) {
+        words[word] |= std::uint32_t{1} << bit;
+      }
     }
   }
 }

@@ -31,18 +31,16 @@ class PageDigests {
   void Note(std::size_t block, std::uint64_t page, const std::uint8_t* copy) noexcept;
 
   /// Sets the bits of pages that differ from what was copied. The first page is a multiple of 32.
-  /// Holes are not read.
   ///
-  /// words:   of the block, lowest bit first; others may change words of other pages meanwhile.
-  /// Returns: 0, or why the file could not be read (errno).
-  int Compare(std::size_t block, std::uint64_t first_page, std::uint64_t page_count,
-              std::span<std::uint32_t> words) const noexcept;
+  /// populated: of the block; pages without a bit are zeros, and are not read.
+  /// words:     of the block, lowest bit first; others may change words of other pages meanwhile.
+  void Compare(std::size_t block, std::uint64_t first_page, std::uint64_t page_count,
+               std::span<const std::uint32_t> populated,
+               std::span<std::uint32_t> words) const noexcept;
 
  private:
   explicit PageDigests(std::shared_ptr<GuestMemory> memory) noexcept;
   std::uint64_t DigestOf(const std::uint8_t* page) const noexcept;
-  void CompareWord(std::size_t block, std::uint64_t word, std::uint32_t filled,
-                   std::span<std::uint32_t> words) const noexcept;
 
   const std::shared_ptr<GuestMemory> memory_;
   const Hasher hash_;

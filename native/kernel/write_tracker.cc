@@ -199,6 +199,22 @@ std::uint64_t WriteTracker::KnownEnd(std::size_t block, std::uint64_t begin,
   return std::min(at, end);
 }
 
+/// Sets the bits of pages between two bytes of a block that are in no hole, page by page: where
+/// data ends is not asked, as the file might be walked to its end for it.
+int WriteTracker::NoteData(std::size_t block, std::uint64_t begin, std::uint64_t end,
+                           std::span<std::uint32_t> words) const noexcept {
+  const std::uint64_t unit = memory_->block(block).host_page_bytes;
+  for (std::uint64_t at = begin; at < end;) {
+    std::uint64_t data = 0;
+    if (const int error = FindData(*memory_, block, at, &data); error != 0 || data >= end) {
+      return error;
+    }
+    at = std::min(RoundDown(data, unit) + unit, end);
+    SetBits(words, data >> memory_->page_bits(), ((at - 1) >> memory_->page_bits()) + 1);
+  }
+  return 0;
+}
+
 /// Scans between two addresses of a block.
 int WriteTracker::CollectBytes(std::size_t block, std::uint64_t begin, std::uint64_t end,
                                bool is_known, std::span<std::uint32_t> words) const noexcept {
@@ -218,8 +234,8 @@ int WriteTracker::CollectBytes(std::size_t block, std::uint64_t begin, std::uint
           std::min(((regions[i].end - base - 1) >> page_bits) + 1, page_count);
       if (is_known) {
         SetBits(words, first, behind);
-      } else if (const int error = FindBetweenHoles(*memory_, block, first << page_bits,
-                                                    behind << page_bits, 0, words);
+      } else if (const int error = NoteData(block, first << page_bits, behind << page_bits,
+                                            words);
                  error != 0) {
         return error;
       }

@@ -69,6 +69,8 @@ class WriteTracker {
   TrackerFault Open();
   TrackerFault Register();
   int ProtectBytes(std::uint64_t begin, std::uint64_t end) const noexcept;
+  int NoteData(std::size_t block, std::uint64_t begin, std::uint64_t end,
+               std::span<std::uint32_t> words) const noexcept;
   int CollectBytes(std::size_t block, std::uint64_t begin, std::uint64_t end, bool is_known,
                    std::span<std::uint32_t> words) const noexcept;
   std::uint64_t TableBytes(std::size_t block) const noexcept;

@@ -221,8 +221,10 @@ class HashDirtyLog implements DirtyLog {
     checkBitmaps(this.#memory, bitmaps);
     for (const [block, words] of bitmaps.entries()) {
       const pages = this.#memory.pageCount(block);
+      const populated = new Uint32Array(Math.ceil(pages / 32));
+      await this.#memory.scanPopulated(block, populated);
       const cut = { pages, piecePages: COMPARED_PIECE_PAGES, lanes: this.#threads };
-      await inPieces(cut, (first, count) => digests.compare(block, first, count, words));
+      await inPieces(cut, (first, count) => digests.compare(block, first, count, populated, words));
     }
     this.#memory.checkIntact();
   }

@@ -3,7 +3,7 @@ import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { markAsUntransferable } from 'node:worker_threads';
 import { MemoryError } from '../errors.ts';
 import { type NativeGuestMemory, native } from '../native.ts';
-import { typed } from './addon-error.ts';
+import { asTyped, typed } from './addon-error.ts';
 import {
   BLOCK_NAME_BYTES_MAX,
   BLOCKS_MAX,
@@ -11,12 +11,6 @@ import {
   PAGE_BITS_MIN,
   type RamLayout,
 } from './block.ts';
-import { inPieces } from './pieces.ts';
-
-/* Chosen by us */
-
-/** Pages a thread asks for in one go: a GiB in pages of 4 KiB. */
-const SCANNED_PIECE_PAGES = 2 ** 18;
 
 /**
  * Where a RAM block of the guest is.
@@ -195,16 +189,17 @@ export class GuestMemory implements Disposable {
   }
 
   /**
-   * As `findPopulated`, in the addon's threads: for blocks so large that the script must not wait,
+   * As `findPopulated`, in a thread of the addon: for blocks so large that the script must not wait,
    * from some GiB on.
    *
    * Promise: when it settles, nobody writes to `words` any more.
    */
   async scanPopulated(block: number, words: Uint32Array): Promise<void> {
-    await inPieces(
-      { pages: this.pageCount(block), piecePages: SCANNED_PIECE_PAGES },
-      (first, count) => this.native.scanPopulated(block, first, count, words),
-    );
+    try {
+      await this.native.scanPopulated(block, words);
+    } catch (cause) {
+      throw asTyped(cause);
+    }
   }
 
   /**

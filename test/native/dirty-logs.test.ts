@@ -82,9 +82,9 @@ test('methods of native.WriteTracker and native.PageDigests check their argument
     Reflect.construct(ArrayBuffer, [16, { maxByteLength: 32 }]) as ArrayBuffer,
   );
   const calls: ((block: number, first: number, count: number, words: Uint32Array) => unknown)[] = [
-    (block, first, count, words) => memory.native.scanPopulated(block, first, count, words),
     (block, first, count, words) => tracker.collect(block, first, count, words),
-    (block, first, count, words) => digests.compare(block, first, count, words),
+    (block, first, count, words) => digests.compare(block, first, count, words, good),
+    (block, first, count, words) => digests.compare(block, first, count, good, words),
   ];
   for (const call of calls) {
     for (const [block, first, count] of [
@@ -124,6 +124,14 @@ test('methods of native.WriteTracker and native.PageDigests check their argument
   const stopped = expect.objectContaining({ code: 'ERR_DIRTY_LOG_STOPPED' });
   expect(() => tracker.collect(0, 0, 100, good)).toThrow(stopped);
   expect(() => tracker.protect(0, 0, 100)).toThrow(stopped);
+});
+
+test('native.PageDigests look at no page past the end, whatever bits there are', async () => {
+  using memory = new GuestMemory([{ name: 'ram', buffer: new Uint8Array(3 * PAGE).fill(1) }]);
+  const digests = new native.PageDigests(memory.native);
+  const words = wordsFor(3);
+  await digests.compare(0, 0, 3, Uint32Array.of(0xffff_ffff), words);
+  expect([...words]).toEqual([7]);
 });
 
 test('native.WriteTracker takes pieces of whole huge pages; without any, there is no memory', () => {
