@@ -66,10 +66,10 @@ export function callbackDirtyLog(
  * Needs Linux 6.7, memory mapped for writing, files alone, and no other userfaultfd on it; no right
  * where the system lets anybody have UFFD_USER_MODE_ONLY.
  *
- * Cost (measured by bench/trials/dirty-log.ts; bench/README.md has figures): the first write to a
- * page after each collect takes a fault that the kernel settles, about a microsecond; collecting
- * walks the page tables, a few milliseconds per GiB, with threads of the addon. Page tables
- * take 2 MiB per GiB of populated memory.
+ * Cost (bench/trials/dirty-log.ts measures it; bench/README.md has figures): the first write to a
+ * page after each collect takes a fault that the kernel settles, about a microsecond of processor
+ * time; collecting walks page tables in threads of the addon, from under a millisecond per GiB
+ * if nothing was written to 10 if all was. Page tables take 2 MiB per GiB that is populated.
  *
  * `start` throws ERR_DIRTY_LOG_UNSUPPORTED, with the reason, where it cannot be done.
  */
@@ -86,7 +86,7 @@ export function writeProtectDirtyLog(memory: GuestMemory): DirtyLog {
  * whoever copies must `note` it in `digests`.
  *
  * Cost (measured as above): the writer is not slowed down, but each collect reads all of the
- * memory that is populated, at the speed of memory; 8 bytes are kept for a page.
+ * memory that is populated: about 75 ms of processor time per GiB. 8 bytes are kept for a page.
  *
  * @param threads How many threads of the addon it may keep busy. @default as many processors as
  *   this process may use

@@ -189,8 +189,8 @@ export class GuestMemory implements Disposable {
   }
 
   /**
-   * As `findPopulated`, in a thread of the addon: for blocks so large that the script must not wait,
-   * from some GiB on.
+   * As `findPopulated`, in a thread of the addon: for blocks so large that the script must not
+   * wait. Either takes some 10 ms per GiB of populated pages of 4 KiB on tmpfs; holes take none.
    *
    * Promise: when it settles, nobody writes to `words` any more.
    */
