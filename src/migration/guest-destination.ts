@@ -168,7 +168,7 @@ class GuestDestination {
   async run(): Promise<GuestResult> {
     const { session, lane } = this.#parts;
     try {
-      const applier = this.#begin();
+      const applier = await this.#begin();
       lane.onDrain = () => {
         this.#drained.resolve();
         this.#drained = new Deferred();
@@ -192,14 +192,14 @@ class GuestDestination {
   }
 
   /** @throws {PagelaneError} ERR_MEMORY_LAYOUT If memory is not like the source's. */
-  #begin(): BatchApplier {
+  async #begin(): Promise<BatchApplier> {
     const { memory, storeBytes = defaultStoreBytes() } = this.#plan;
     const difference = findDifference(this.#layout, memory.layout);
     if (difference !== undefined) {
       throw new PagelaneError('ERR_MEMORY_LAYOUT', `Cannot receive guest: ${difference}`);
     }
     this.#parts.tally.storeBytes = storeBytes;
-    const applier = new BatchApplier(memory, storeSlots(memory.layout, storeBytes));
+    const applier = await BatchApplier.open(memory, storeSlots(memory.layout, storeBytes));
     this.#put(message.encodeStore(storeBytes, HEADER_BYTES));
     return applier;
   }
