@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { describeMachine, type Trial } from './harness.ts';
 import { batchCompression } from './trials/batch-compression.ts';
 import { bitmapWalk } from './trials/bitmap-walk.ts';
+import { dirtyLog } from './trials/dirty-log.ts';
 import { fastLink } from './trials/fast-link.ts';
 import { hostileMix } from './trials/hostile-mix.ts';
 import { hostilePeers } from './trials/hostile-peers.ts';
@@ -32,6 +33,7 @@ const TRIALS: readonly Trial[] = [
   kernels,
   bitmapWalk,
   threads,
+  dirtyLog,
   loopbackPages,
   memoryBound,
   hostilePeers,

@@ -4,6 +4,7 @@
 #include "binding/bitmaps.h"
 #include "binding/blocks.h"
 #include "binding/cutter.h"
+#include "binding/dirty_logs.h"
 #include "binding/hashes.h"
 #include "binding/instance.h"
 #include "binding/kernels.h"
@@ -47,6 +48,8 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("hashPages", Napi::Function::New<HashPages>(env, "hashPages"));
   exports.Set("applyBatch", Napi::Function::New<ApplyBatch>(env, "applyBatch"));
   exports.Set("GuestMemory", GuestMemory::Define(env));
+  exports.Set("WriteTracker", WriteTracker::Define(env));
+  exports.Set("PageDigests", PageDigests::Define(env));
   exports.Set("createMemoryFile",
               Napi::Function::New<CreateMemoryFile>(env, "createMemoryFile"));
   return exports;

@@ -78,6 +78,9 @@ export class ThreadError extends PagelaneError {
 /** Guest memory cannot be mapped, or not be used any more. */
 export class MemoryError extends PagelaneError {}
 
+/** A dirty log cannot work here, or has failed: what it knew of writes is gone. */
+export class DirtyLogError extends PagelaneError {}
+
 /** The other side failed and told us why. */
 export class RemoteError extends PagelaneError {
   readonly side: Side;

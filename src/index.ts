@@ -38,6 +38,7 @@ export type { ControlRequest } from './control/request.ts';
 export { type ControlledSession, type ControlOptions, ControlServer } from './control/server.ts';
 export {
   codeOf,
+  DirtyLogError,
   EndpointError,
   type GuestPlace,
   MemoryError,
@@ -82,6 +83,7 @@ export {
 } from './migration/handover-message.ts';
 export { SourceHandover, type SourceHooks } from './migration/handover-source.ts';
 export { FileJournal, type Journal, newMigrationId } from './migration/journal.ts';
+export { migrateToNull } from './migration/null-peer.ts';
 export type {
   CodecBytes,
   MigrationResult,
@@ -103,9 +105,15 @@ export {
 } from './migration/session.ts';
 export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';
-export { DirtyBitmap } from './page/bitmap.ts';
+export { DirtyBitmap, type PageRun } from './page/bitmap.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';
+export {
+  callbackDirtyLog,
+  type DirtyLog,
+  hashDirtyLog,
+  writeProtectDirtyLog,
+} from './page/dirty-log.ts';
 export { type KeptKey, KeptMemory } from './page/kept-memory.ts';
 export { type MappedMemory, type VerifiedFacts, VerifyError } from './page/loaded-memory.ts';
 export {
@@ -115,6 +123,8 @@ export {
   type MemoryBlockSource,
   type MemoryHandle,
 } from './page/memory.ts';
+export { digestMemory } from './page/memory-digest.ts';
+export { RoundChoice } from './page/round.ts';
 export { checkCpuSet, type ThreadOptions } from './page/threads.ts';
 export { createKeyFile, readKeyFile } from './path/key-file.ts';
 export type { PathReport } from './path/path.ts';

@@ -283,6 +283,45 @@ export interface NativeGuestMemory {
   dispose(): void;
 }
 
+/**
+ * Says which pages were written through the mapping of this process; native/kernel/write_tracker.h
+ * says how. Pieces of a block may be worked on at once, if none has pages of another: they begin
+ * and end where a word of a bitmap does, and a host page.
+ */
+export interface WriteTracker {
+  /** Protects what `populated`, a bitmap of the block, has bits for. */
+  protect(
+    block: number,
+    firstPage: number,
+    pageCount: number,
+    populated: Uint32Array,
+  ): Promise<void>;
+  /** Sets bits in `words`, a bitmap of the block, and protects their pages anew. */
+  collect(block: number, firstPage: number, pageCount: number, words: Uint32Array): Promise<void>;
+  /** Takes the protection off, once the work on it is done. */
+  stop(): void;
+}
+
+/** Digests of what was last copied of each page; native/kernel/page_digests.h has more. */
+export interface PageDigests {
+  /** Notes what was copied: whole pages of the block, from `firstPage` on. */
+  note(block: number, firstPage: number, copies: Uint8Array): void;
+  /**
+   * Sets the bits of pages that differ from what was copied; pieces as for `WriteTracker`, without
+   * regard to host pages.
+   *
+   * @param populated A bitmap of the block; pages without a bit are zeros.
+   * @param words A bitmap of the block.
+   */
+  compare(
+    block: number,
+    firstPage: number,
+    pageCount: number,
+    populated: Uint32Array,
+    words: Uint32Array,
+  ): Promise<void>;
+}
+
 /** Everything the C++ addon exports. Arguments are checked there, not here. */
 export interface Native {
   /** Which kernels were chosen, which others run here, and the libraries linked in. */
@@ -425,6 +464,14 @@ export interface Native {
     /** Attaches to memory of this process. @throws {Error} ERR_MEMORY_CLOSED */
     new (id: number, buffers: readonly (Uint8Array | undefined)[]): NativeGuestMemory;
   };
+  /** @throws {Error} ERR_DIRTY_LOG_UNSUPPORTED With `errno`, or ERR_MEMORY_CLOSED. */
+  WriteTracker: new (
+    memory: NativeGuestMemory,
+  ) => WriteTracker;
+  /** Digests of zeros. @throws {Error} ERR_OUT_OF_MEMORY, or ERR_MEMORY_CLOSED */
+  PageDigests: new (
+    memory: NativeGuestMemory,
+  ) => PageDigests;
   /**
    * Makes a file without a path, of zeros; returns its descriptor.
    *
@@ -479,6 +526,7 @@ export interface Native {
    * @param words Bit p % 32 of word p / 32 is page p. Not touched until the promise settles, as
    *   `slot` and `out`; begins at a multiple of 8 bytes.
    * @param sealed Receives `Sealed` of the batch, `encoded` receives `EncodedRange`.
+   * @param digests Where what was read of each page is noted.
    * @throws {Error} ERR_MEMORY_CLOSED; rejects with ERR_MEMORY_LOST if a file was truncated.
    */
   encodePages(
@@ -493,12 +541,14 @@ export interface Native {
     out: Uint8Array,
     sealed: Int32Array,
     encoded: Int32Array,
+    digests?: PageDigests,
   ): Promise<void>;
   /**
    * Hashes the pages from `from` to below `end` whose bit is set; others get zeros.
    *
    * @param secret HASH_SECRET_BYTES that whoever writes the pages does not know.
    * @param hashes Receives PAGE_HASH_BYTES for each page of the range.
+   * @param digests Where what was hashed is noted.
    * @throws As `encodePages`.
    */
   hashPages(
@@ -509,6 +559,7 @@ export interface Native {
     end: number,
     secret: Uint8Array,
     hashes: Uint8Array,
+    digests?: PageDigests,
   ): Promise<void>;
   /** @throws {RangeError} If not all of `memory` is writable. */
   MemoryTarget: new (

@@ -24,6 +24,22 @@ void ThrowError(napi_env env, const char* code, const char* message) noexcept {
   napi_throw_error(env, code, message);
 }
 
+napi_value MakeSystemError(napi_env env, const char* code, const char* message,
+                           int error) noexcept {
+  napi_value code_value = nullptr;
+  napi_value text = nullptr;
+  napi_value made = nullptr;
+  napi_create_string_utf8(env, code, NAPI_AUTO_LENGTH, &code_value);
+  napi_create_string_utf8(env, message, NAPI_AUTO_LENGTH, &text);
+  napi_create_error(env, code_value, text, &made);
+  if (error != 0) {
+    napi_value number = nullptr;
+    napi_create_int32(env, error, &number);
+    napi_set_named_property(env, made, "errno", number);
+  }
+  return made;
+}
+
 bool LookAtArray(napi_env env, napi_value value, napi_typedarray_type type, void** data,
                  std::size_t* length) noexcept {
   bool is_array = false;
@@ -75,8 +91,19 @@ std::span<std::uint8_t> Arguments::Bytes(std::size_t index, const char* name) no
 
 std::span<std::uint8_t> Arguments::LastingBytes(std::size_t index, const char* name) noexcept {
   const std::span<std::uint8_t> bytes = Bytes(index, name);
+  RequireFixed(index, name, "a Uint8Array of fixed length");
+  return is_wrong_ ? std::span<std::uint8_t>() : bytes;
+}
+
+std::span<std::uint32_t> Arguments::LastingUint32s(std::size_t index, const char* name) noexcept {
+  const std::span<std::uint32_t> words = Uint32s(index, name);
+  RequireFixed(index, name, "a Uint32Array of fixed length");
+  return is_wrong_ ? std::span<std::uint32_t>() : words;
+}
+
+void Arguments::RequireFixed(std::size_t index, const char* name, const char* wanted) noexcept {
   if (is_wrong_) {
-    return bytes;
+    return;
   }
   napi_typedarray_type type;
   std::size_t length;
@@ -90,10 +117,8 @@ std::span<std::uint8_t> Arguments::LastingBytes(std::size_t index, const char* n
           napi_ok &&
       napi_get_named_property(env_, buffer, "resizable", &resizable) == napi_ok &&
       napi_get_value_bool(env_, resizable, &is_resizable) == napi_ok && is_resizable) {
-    WrongType(name, "a Uint8Array of fixed length");
-    return {};
+    WrongType(name, wanted);
   }
-  return bytes;
 }
 
 std::span<std::int32_t> Arguments::Int32s(std::size_t index, const char* name,

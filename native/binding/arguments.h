@@ -13,6 +13,10 @@ void ThrowTypeError(napi_env env, const char* message) noexcept;
 void ThrowRangeError(napi_env env, const char* message) noexcept;
 void ThrowError(napi_env env, const char* code, const char* message) noexcept;
 
+/// Makes an Error with `code`, and with `errno` unless that is 0.
+napi_value MakeSystemError(napi_env env, const char* code, const char* message,
+                           int error) noexcept;
+
 /// Looks at a typed array.
 ///
 /// Promise: false, and nothing thrown, if `value` is no typed array of `type`, or if its memory is
@@ -40,6 +44,7 @@ class Arguments {
   std::span<std::int32_t> Int32s(std::size_t index, const char* name,
                                  std::size_t count_min) noexcept;
   std::span<std::uint32_t> Uint32s(std::size_t index, const char* name) noexcept;
+  std::span<std::uint32_t> LastingUint32s(std::size_t index, const char* name) noexcept;
   std::span<double> Doubles(std::size_t index, const char* name) noexcept;
   std::int64_t Integer(std::size_t index, const char* name, std::int64_t min,
                        std::int64_t max) noexcept;
@@ -54,6 +59,8 @@ class Arguments {
   void WrongRange(const char* format, ...) noexcept __attribute__((format(printf, 2, 3)));
 
  private:
+  /// Throws a TypeError if the memory of the typed array could shrink.
+  void RequireFixed(std::size_t index, const char* name, const char* wanted) noexcept;
   void* Array(std::size_t index, const char* name, napi_typedarray_type type, const char* wanted,
               std::size_t* length) noexcept;
 

@@ -30,20 +30,8 @@ constexpr unsigned kHugePageShift = 26;
 constexpr std::int64_t kPagesMax = kernel::kBlockBytesMax >> kernel::kPageBitsMin;
 constexpr std::size_t kMessageBytes = 256;
 
-/// Throws an Error with `code`, and `errno` if there is one.
 void ThrowMemoryError(napi_env env, const char* code, const char* text, int error) noexcept {
-  napi_value code_value = nullptr;
-  napi_value message = nullptr;
-  napi_value thrown = nullptr;
-  napi_create_string_utf8(env, code, NAPI_AUTO_LENGTH, &code_value);
-  napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &message);
-  napi_create_error(env, code_value, message, &thrown);
-  if (error != 0) {
-    napi_value number = nullptr;
-    napi_create_int32(env, error, &number);
-    napi_set_named_property(env, thrown, "errno", number);
-  }
-  napi_throw(env, thrown);
+  napi_throw(env, MakeSystemError(env, code, text, error));
 }
 
 void ThrowFault(napi_env env, const kernel::MemoryFault& fault, const char* name,
@@ -111,7 +99,7 @@ std::uint8_t* LookAtBuffer(napi_env env, napi_value value, std::size_t* length) 
 
 std::span<std::uint32_t> ReadPageBitmap(Arguments& arguments, std::size_t index, const char* name,
                                         std::uint64_t page_count) noexcept {
-  const std::span<std::uint32_t> words = arguments.Uint32s(index, name);
+  const std::span<std::uint32_t> words = arguments.LastingUint32s(index, name);
   const std::uint64_t count = (page_count + 31) / 32;
   const std::uint64_t kvm_count = (page_count + 63) / 64 * 2;
   if (!arguments.is_wrong() && words.size() != count && words.size() != kvm_count) {

@@ -5,6 +5,7 @@
 
 #include "binding/arguments.h"
 #include "binding/blocks.h"
+#include "binding/dirty_logs.h"
 #include "binding/instance.h"
 #include "binding/memory.h"
 #include "binding/orders.h"
@@ -66,20 +67,40 @@ kernel::PageRange ReadRange(Arguments& arguments, const kernel::GuestMemory* mem
   return range;
 }
 
+/// The digests that an argument is; null if it is undefined, or wrong.
+std::shared_ptr<kernel::PageDigests> ReadDigests(Arguments& arguments, std::size_t index,
+                                                 const kernel::GuestMemory* memory) noexcept {
+  napi_valuetype type = napi_undefined;
+  napi_typeof(arguments.env(), arguments.value(index), &type);
+  if (type == napi_undefined || arguments.is_wrong()) {
+    return nullptr;
+  }
+  const PageDigests* digests = PageDigests::From(arguments.env(), arguments.value(index));
+  if (digests == nullptr) {
+    arguments.WrongType("digests", "PageDigests");
+    return nullptr;
+  }
+  arguments.Require(&digests->digests()->memory() == memory, "\"digests\" must be of the memory");
+  return digests->digests();
+}
+
 class EncodePagesTask final : public Task {
  public:
   EncodePagesTask(Instance& instance, std::shared_ptr<const kernel::GuestMemory> memory,
                   const kernel::PageRange& range, std::span<std::uint8_t> slot,
                   const kernel::EncodeOptions& options,
-                  std::shared_ptr<kernel::StoreIndex> store, std::uint8_t* out) noexcept
+                  std::shared_ptr<kernel::StoreIndex> store, std::uint8_t* out,
+                  std::shared_ptr<kernel::PageDigests> digests) noexcept
       : Task(instance),
         memory_(std::move(memory)),
+        digests_(std::move(digests)),
         range_(range),
         slot_(slot),
         options_(options),
         store_(std::move(store)),
         out_(out) {
     options_.store = store_.get();
+    range_.digests = digests_.get();
   }
 
  private:
@@ -109,7 +130,8 @@ class EncodePagesTask final : public Task {
   }
 
   const std::shared_ptr<const kernel::GuestMemory> memory_;
-  const kernel::PageRange range_;
+  const std::shared_ptr<kernel::PageDigests> digests_;
+  kernel::PageRange range_;
   const std::span<std::uint8_t> slot_;
   kernel::EncodeOptions options_;
   const std::shared_ptr<kernel::StoreIndex> store_;
@@ -123,16 +145,20 @@ class HashPagesTask final : public Task {
  public:
   HashPagesTask(Instance& instance, std::shared_ptr<const kernel::GuestMemory> memory,
                 const kernel::PageRange& range, std::span<const std::uint8_t> secret,
-                std::span<std::uint8_t> hashes) noexcept
+                std::span<std::uint8_t> hashes,
+                std::shared_ptr<kernel::PageDigests> digests) noexcept
       : Task(instance),
         memory_(std::move(memory)),
+        digests_(std::move(digests)),
         range_(range),
         secret_(secret),
-        hashes_(hashes) {}
+        hashes_(hashes) {
+    range_.digests = digests_.get();
+  }
 
  private:
-  void Work(kernel::Scratch&) noexcept override {
-    fault_ = kernel::HashPages(*memory_, range_, secret_.data(), hashes_.data());
+  void Work(kernel::Scratch& scratch) noexcept override {
+    fault_ = kernel::HashPages(*memory_, range_, secret_.data(), scratch, hashes_.data());
   }
 
   napi_value Result(napi_env env) noexcept override {
@@ -140,7 +166,8 @@ class HashPagesTask final : public Task {
   }
 
   const std::shared_ptr<const kernel::GuestMemory> memory_;
-  const kernel::PageRange range_;
+  const std::shared_ptr<kernel::PageDigests> digests_;
+  kernel::PageRange range_;
   const std::span<const std::uint8_t> secret_;
   const std::span<std::uint8_t> hashes_;
   kernel::Fault fault_;
@@ -241,6 +268,7 @@ Napi::Value EncodePages(const Napi::CallbackInfo& info) {
   const std::span<std::uint8_t> out = arguments.LastingBytes(8, "out");
   arguments.Int32s(9, "sealed", kSealedCount);
   arguments.Int32s(10, "encoded", kEncodedCount + 1);
+  const auto digests = ReadDigests(arguments, 11, memory.get());
   if (!arguments.is_wrong()) {
     const std::size_t slot_min = kernel::kSlotRoomBytes + (std::size_t{2} << memory->page_bits());
     arguments.Require(slot.size() >= slot_min, "\"slot\" must have room for two pages");
@@ -255,7 +283,7 @@ Napi::Value EncodePages(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   auto* task = new (std::nothrow) EncodePagesTask(Instance::Of(info.Env()), memory, range, slot,
-                                                  options, store, out.data());
+                                                  options, store, out.data(), digests);
   return PinAndLaunch(info, task, {9, 10, 5, 8, 2});
 }
 
@@ -265,6 +293,7 @@ Napi::Value HashPages(const Napi::CallbackInfo& info) {
   const kernel::PageRange range = ReadRange(arguments, memory.get());
   const std::span<std::uint8_t> secret = arguments.LastingBytes(5, "secret");
   const std::span<std::uint8_t> hashes = arguments.LastingBytes(6, "hashes");
+  const auto digests = ReadDigests(arguments, 7, memory.get());
   if (!arguments.is_wrong()) {
     arguments.Require(secret.size() == kernel::kHashSecretBytes, "\"secret\" must have 192 bytes");
     arguments.Require(hashes.size() / kernel::kPageHashBytes >= range.end - range.from,
@@ -274,7 +303,7 @@ Napi::Value HashPages(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   auto* task = new (std::nothrow)
-      HashPagesTask(Instance::Of(info.Env()), memory, range, secret, hashes);
+      HashPagesTask(Instance::Of(info.Env()), memory, range, secret, hashes, digests);
   return PinAndLaunch(info, task, {2, 5, 6});
 }
 

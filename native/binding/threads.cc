@@ -52,16 +52,7 @@ void ThrowRefusal(napi_env env, const kernel::Refusal& refusal) noexcept {
     code = "ERR_THREAD_PRIORITY";
     text = "Cannot set threads: their priority was refused";
   }
-  napi_value code_value = nullptr;
-  napi_value message = nullptr;
-  napi_value number = nullptr;
-  napi_value error = nullptr;
-  napi_create_string_utf8(env, code, NAPI_AUTO_LENGTH, &code_value);
-  napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &message);
-  napi_create_int32(env, refusal.error, &number);
-  napi_create_error(env, code_value, message, &error);
-  napi_set_named_property(env, error, "errno", number);
-  napi_throw(env, error);
+  napi_throw(env, MakeSystemError(env, code, text, refusal.error));
 }
 
 }  // namespace

@@ -59,14 +59,16 @@ void BatchBuilder::AddBlank(std::uint16_t block, std::uint64_t page, bool names_
   body_pages_++;
 }
 
-void BatchBuilder::AddRaw(std::uint16_t block, std::uint64_t page, bool names_block,
-                          const std::uint8_t* bytes) noexcept {
+const std::uint8_t* BatchBuilder::AddRaw(std::uint16_t block, std::uint64_t page,
+                                         bool names_block, const std::uint8_t* bytes) noexcept {
   assert(FitsBody(page_bytes_));
-  std::memcpy(slot_ + kSlotRoomBytes + sealed_.literal_bytes, bytes, page_bytes_);
+  std::uint8_t* const copy = slot_ + kSlotRoomBytes + sealed_.literal_bytes;
+  std::memcpy(copy, bytes, page_bytes_);
   sealed_.literal_bytes += static_cast<std::uint32_t>(page_bytes_);
   AddPage(EntryKind::kRaw, block, page, names_block, 0);
   sealed_.raw_pages++;
   body_pages_++;
+  return copy;
 }
 
 void BatchBuilder::AddFill(std::uint16_t block, std::uint64_t page, bool names_block,

@@ -63,8 +63,9 @@ class BatchBuilder {
   void AddMark(EntryKind kind) noexcept;
   void AddZero(std::uint16_t block, std::uint64_t page, bool names_block) noexcept;
   void AddBlank(std::uint16_t block, std::uint64_t page, bool names_block) noexcept;
-  void AddRaw(std::uint16_t block, std::uint64_t page, bool names_block,
-              const std::uint8_t* bytes) noexcept;
+  /// Returns: the copy in the slot.
+  const std::uint8_t* AddRaw(std::uint16_t block, std::uint64_t page, bool names_block,
+                             const std::uint8_t* bytes) noexcept;
   /// word: what the page repeats.
   void AddFill(std::uint16_t block, std::uint64_t page, bool names_block,
                std::uint64_t word) noexcept;

@@ -65,8 +65,8 @@ void FillTrialWords(std::span<std::uint64_t> words, std::uint64_t seed) noexcept
   }
 }
 
-/// Nanoseconds that finding all runs takes, at best. Data are fresh each time: a processor learns by
-/// heart what it sees again, and would say nothing about bitmaps.
+/// Nanoseconds that finding all runs takes, at best. Data are fresh each time: a processor learns
+/// by heart what it sees again, and would say nothing about bitmaps.
 std::int64_t TimeWalk(std::span<std::uint64_t> words, const BitmapVariant& variant) noexcept {
   constexpr std::uint64_t kRounds = 6;
   double runs[2 * 512];

@@ -27,44 +27,79 @@ std::uint64_t NextPage(const PageRange& range, std::uint64_t page) noexcept {
   return range.end;
 }
 
-/// Adds a page to the batch. False if it is full.
-bool AddPage(BatchBuilder& builder, std::uint16_t block, std::uint64_t page,
-             const std::uint8_t* bytes, std::size_t page_bytes, ZeroTest is_zero) noexcept {
-  if (IsZeroPage(bytes, page_bytes, is_zero)) {
-    if (!builder.FitsZero()) {
+/// Puts pages of a block into a batch.
+class Gatherer {
+ public:
+  Gatherer(BatchBuilder& builder, const PageRange& range, std::size_t page_bytes,
+           std::uint8_t* made) noexcept
+      : builder_(builder),
+        range_(range),
+        page_bytes_(page_bytes),
+        is_zero_(FastestZeroPage().test),
+        made_(made) {}
+
+  /// False if the batch is full.
+  bool Add(std::uint64_t page, const std::uint8_t* bytes) noexcept {
+    if (IsZeroPage(bytes, page_bytes_, is_zero_)) {
+      if (!builder_.FitsZero()) {
+        return false;
+      }
+      builder_.AddZero(range_.block, page, false);
+      NoteWord(page, 0);
+      return true;
+    }
+    if (!builder_.FitsBody(page_bytes_)) {
       return false;
     }
-    builder.AddZero(block, page, false);
+    if (IsFillPage(bytes, page_bytes_)) {
+      const auto word = LoadLe<std::uint64_t>(bytes);
+      builder_.AddFill(range_.block, page, false, word);
+      NoteWord(page, word);
+    } else {
+      Note(page, builder_.AddRaw(range_.block, page, false, bytes));
+    }
     return true;
   }
-  if (!builder.FitsBody(page_bytes)) {
-    return false;
+
+ private:
+  /// What counts is what is sent, whatever memory holds by now.
+  void Note(std::uint64_t page, const std::uint8_t* sent) noexcept {
+    if (range_.digests != nullptr) {
+      range_.digests->Note(range_.block, page, sent);
+    }
   }
-  if (IsFillPage(bytes, page_bytes)) {
-    builder.AddFill(block, page, false, LoadLe<std::uint64_t>(bytes));
-  } else {
-    builder.AddRaw(block, page, false, bytes);
+
+  void NoteWord(std::uint64_t page, std::uint64_t word) noexcept {
+    if (range_.digests != nullptr) {
+      std::uint8_t bytes[kFillBytes];
+      StoreLe(bytes, word);
+      FillPage(bytes, made_, page_bytes_);
+      Note(page, made_);
+    }
   }
-  return true;
-}
+
+  BatchBuilder& builder_;
+  const PageRange& range_;
+  const std::size_t page_bytes_;
+  const ZeroTest is_zero_;
+  std::uint8_t* const made_;
+};
 
 }  // namespace
 
 Fault GatherPages(const GuestMemory& memory, const PageRange& range,
                   std::span<std::uint8_t> slot, Scratch& scratch, Gathered* gathered) noexcept {
   BatchBuilder* builder = scratch.Building(memory.page_bits());
-  if (builder == nullptr) {
+  EncodeRoom* room = scratch.Encoding();
+  if (builder == nullptr || room == nullptr) {
     return {FaultCode::kNoMemory, "bytes needed:", kMapBytesMax, 0};
   }
-  const std::size_t page_bytes = std::size_t{1} << memory.page_bits();
-  const ZeroTest is_zero = FastestZeroPage().test;
   builder->Begin(slot.data(), slot.size());
   // Pages lie in a section of QEMU's wherever it is QEMU that loads them.
   builder->SetEntry(true, -1);
+  Gatherer gatherer(*builder, range, memory.page_bytes(), room->delta);
   std::uint64_t page = NextPage(range, range.from);
-  while (page < range.end &&
-         AddPage(*builder, range.block, page, memory.At(range.block, page), page_bytes,
-                 is_zero)) {
+  while (page < range.end && gatherer.Add(page, memory.At(range.block, page))) {
     page = NextPage(range, page + 1);
   }
   gathered->next = page;
@@ -73,13 +108,22 @@ Fault GatherPages(const GuestMemory& memory, const PageRange& range,
 }
 
 Fault HashPages(const GuestMemory& memory, const PageRange& range, const std::uint8_t* secret,
-                std::uint8_t* hashes) noexcept {
-  const std::size_t page_bytes = std::size_t{1} << memory.page_bits();
+                Scratch& scratch, std::uint8_t* hashes) noexcept {
+  const std::size_t page_bytes = memory.page_bytes();
+  EncodeRoom* room = scratch.Encoding();
+  if (room == nullptr) {
+    return {FaultCode::kNoMemory, "bytes needed:", sizeof(EncodeRoom), 0};
+  }
+  std::uint8_t* const copy = room->delta;
   std::memset(hashes, 0, static_cast<std::size_t>(range.end - range.from) * kPageHashBytes);
   for (std::uint64_t page = NextPage(range, range.from); page < range.end;
        page = NextPage(range, page + 1)) {
-    HashWithSecret(memory.At(range.block, page), page_bytes, secret,
-                   hashes + (page - range.from) * kPageHashBytes);
+    // A copy: what is noted must be what was hashed.
+    std::memcpy(copy, memory.At(range.block, page), page_bytes);
+    HashWithSecret(copy, page_bytes, secret, hashes + (page - range.from) * kPageHashBytes);
+    if (range.digests != nullptr) {
+      range.digests->Note(range.block, page, copy);
+    }
   }
   return memory.is_lost() ? kLost : Fault{};
 }

@@ -6,6 +6,7 @@
 #include "kernel/batch.h"
 #include "kernel/batch_builder.h"
 #include "kernel/guest_memory.h"
+#include "kernel/page_digests.h"
 #include "kernel/scratch.h"
 
 namespace pagelane::kernel {
@@ -17,6 +18,8 @@ struct PageRange {
   std::uint64_t from = 0;
   std::uint64_t end = 0;
   std::span<const std::uint64_t> words;
+  /// Where it is noted what was read of each page; null if nobody asks.
+  PageDigests* digests = nullptr;
 };
 
 /// What came of gathering a range.
@@ -45,6 +48,6 @@ Fault GatherPages(const GuestMemory& memory, const PageRange& range,
 /// hashes:  kPageHashBytes for each page from `from` to below `end`.
 /// Returns: a fault if guest memory was lost before all was read.
 Fault HashPages(const GuestMemory& memory, const PageRange& range, const std::uint8_t* secret,
-                std::uint8_t* hashes) noexcept;
+                Scratch& scratch, std::uint8_t* hashes) noexcept;
 
 }  // namespace pagelane::kernel

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "kernel/page_bits.h"
+
 namespace pagelane::kernel {
 
 namespace {
@@ -17,15 +19,6 @@ namespace {
 constexpr std::size_t kPieceBytes = 16 * 1024;
 /// What `stat` counts in.
 constexpr std::uint64_t kStatBlockBytes = 512;
-
-void SetBits(std::span<std::uint32_t> words, std::uint64_t first, std::uint64_t end) noexcept {
-  while (first < end) {
-    const std::uint64_t bit = first % 32;
-    const std::uint64_t count = std::min(end - first, 32 - bit);
-    words[first / 32] |= static_cast<std::uint32_t>(((std::uint64_t{1} << count) - 1) << bit);
-    first += count;
-  }
-}
 
 /// Says whether `byte_count` bytes of a file are zeros. Returns 0, or errno.
 int IsZero(int file, std::uint64_t offset, std::uint64_t byte_count, bool* is_zero) noexcept {
@@ -51,29 +44,6 @@ int IsZero(int file, std::uint64_t offset, std::uint64_t byte_count, bool* is_ze
     at += length;
   }
   *is_zero = true;
-  return 0;
-}
-
-/// By the file's own account of its holes.
-int FindByHoles(const MemoryBlock& block, std::uint64_t page_bytes,
-                std::span<std::uint32_t> words) noexcept {
-  const std::uint64_t end = block.file_offset + block.byte_count;
-  for (std::uint64_t at = block.file_offset; at < end;) {
-    const off_t data = lseek(block.file, static_cast<off_t>(at), SEEK_DATA);
-    if (data < 0) {
-      return errno == ENXIO ? 0 : errno;  // ENXIO: a hole up to the end
-    }
-    const off_t hole = lseek(block.file, data, SEEK_HOLE);
-    if (hole < 0) {
-      return errno == ENXIO ? 0 : errno;  // the file has just been cut off before it
-    }
-    const std::uint64_t data_end = std::min(static_cast<std::uint64_t>(hole), end);
-    if (static_cast<std::uint64_t>(data) < data_end) {
-      SetBits(words, (static_cast<std::uint64_t>(data) - block.file_offset) / page_bytes,
-              (data_end - block.file_offset + page_bytes - 1) / page_bytes);
-    }
-    at = static_cast<std::uint64_t>(hole);
-  }
   return 0;
 }
 
@@ -122,6 +92,38 @@ int Clear(const MemoryBlock& block, std::uint64_t begin, std::uint64_t end) noex
 
 }  // namespace
 
+int FindData(const GuestMemory& memory, std::size_t index, std::uint64_t begin,
+             std::uint64_t* data) noexcept {
+  const MemoryBlock& block = memory.block(index);
+  const off_t found = lseek(block.file, static_cast<off_t>(block.file_offset + begin), SEEK_DATA);
+  *data = block.byte_count;
+  if (found < 0) {
+    return errno == ENXIO ? 0 : errno;  // ENXIO: a hole up to the end
+  }
+  *data = std::min(static_cast<std::uint64_t>(found) - block.file_offset, block.byte_count);
+  return 0;
+}
+
+int FindBetweenHoles(const GuestMemory& memory, std::size_t index, std::uint64_t begin,
+                     std::uint64_t end, std::span<std::uint32_t> words) noexcept {
+  const MemoryBlock& block = memory.block(index);
+  const std::uint64_t page_bytes = memory.page_bytes();
+  for (std::uint64_t at = begin; at < end;) {
+    std::uint64_t data = 0;
+    if (const int error = FindData(memory, index, at, &data); error != 0 || data >= end) {
+      return error;
+    }
+    const off_t hole =
+        lseek(block.file, static_cast<off_t>(block.file_offset + data), SEEK_HOLE);
+    if (hole < 0) {
+      return errno == ENXIO ? 0 : errno;  // the file has just been cut off before it
+    }
+    at = std::min(static_cast<std::uint64_t>(hole) - block.file_offset, end);
+    SetBits(words, data / page_bytes, (at + page_bytes - 1) / page_bytes);
+  }
+  return 0;
+}
+
 int FindPopulated(const GuestMemory& memory, std::size_t block,
                   std::span<std::uint32_t> words) noexcept {
   const MemoryBlock& found = memory.block(block);
@@ -130,7 +132,7 @@ int FindPopulated(const GuestMemory& memory, std::size_t block,
     return 0;
   }
   return IsHuge(found) ? FindByContents(found, memory.page_bytes(), words)
-                       : FindByHoles(found, memory.page_bytes(), words);
+                       : FindBetweenHoles(memory, block, 0, found.byte_count, words);
 }
 
 int PunchPages(const GuestMemory& memory, std::size_t block, std::uint64_t first_page,

@@ -20,6 +20,18 @@ namespace pagelane::kernel {
 int FindPopulated(const GuestMemory& memory, std::size_t block,
                   std::span<std::uint32_t> words) noexcept;
 
+/// Sets the bits of pages of a block that are between two of its bytes, and not in a hole of its
+/// file. Each page that is there in part counts.
+///
+/// Returns: 0 or errno.
+int FindBetweenHoles(const GuestMemory& memory, std::size_t block, std::uint64_t begin,
+                     std::uint64_t end, std::span<std::uint32_t> words) noexcept;
+
+/// Finds the first byte of a block from `begin` on that is in no hole of its file; the block's size
+/// if there is none. Returns 0 or errno.
+int FindData(const GuestMemory& memory, std::size_t block, std::uint64_t begin,
+             std::uint64_t* data) noexcept;
+
 /// Makes pages read as zeros and gives their memory back where that is possible: whole host pages
 /// of files. The block is writable, and has the pages.
 ///

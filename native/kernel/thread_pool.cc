@@ -14,14 +14,16 @@ namespace {
 /// Threads before anybody sets their number.
 constexpr std::size_t kDefaultThreadsMax = 4;
 
-/// Starts a thread that takes no signals: they are for threads that know what to do with them. Only
-/// SIGBUS is its own, as a page of guest memory may be missing that it reads.
+/// Starts a thread that takes no signals but its own faults: others are for threads that know what
+/// to do with them, but a fault that is blocked ends the process.
 /// Returns 0 or errno.
 int StartDeaf(pthread_t* id, void* (*enter)(void*), void* argument) noexcept {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
-  sigdelset(&all, SIGBUS);
+  for (const int fault : {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP}) {
+    sigdelset(&all, fault);
+  }
   pthread_sigmask(SIG_SETMASK, &all, &before);
   const int error = pthread_create(id, nullptr, enter, argument);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);

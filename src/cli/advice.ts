@@ -51,6 +51,11 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_MEMORY_MAP$/, 'look at the rights of its file, and at free huge pages (/proc/meminfo)'],
   [/^ERR_MEMORY_LOST$/, 'look who truncates the memory, and at the room of its file system'],
   [/^ERR_MEMORY_/, 'the embedding program uses memory as it was not opened for, or is closed'],
+  [
+    /^ERR_DIRTY_LOG_UNSUPPORTED$/,
+    "the message says why writes cannot be logged so: use the hypervisor's own log, or hashes",
+  ],
+  [/^ERR_DIRTY_LOG_/, 'start the dirty log, and copy all memory anew'],
   [/^ERR_SESSION_JOINS$/, 'wrong proofs came from there: joins from there are refused for 30 s'],
   [
     /^ERR_(SESSION|CONNECTION)_LIMIT$/,

@@ -59,7 +59,7 @@ export function drawRounds(rounds: readonly RoundBar[], options: ChartOptions): 
     shown.map(({ remainingBytes }) => formatBytes(remainingBytes)),
   );
   const textColumns = numbers[0]!.length + rates[0]!.length + lefts[0]!.length + 6;
-  const barColumns = Math.min(BAR_COLUMNS_MAX, Math.floor((columns - textColumns - 2) / 2));
+  const barColumns = Math.min(BAR_COLUMNS_MAX, Math.floor((columns - textColumns) / 2));
   const bars = (values: readonly number[]): string[] => {
     if (barColumns < BAR_COLUMNS_MIN) return ['', ...values.map(() => '')];
     const largest = Math.max(...values);

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { codeOf, messageOf } from '../index.ts';
 import { adviceOn } from './advice.ts';
+import { bench } from './bench.ts';
 import { keygen } from './keygen.ts';
 import { ls } from './ls.ts';
 import { UsageError } from './options.ts';
@@ -21,6 +22,8 @@ Usage: pagelane COMMAND [options]
   receive    the destination's side of one migration
   keygen     write a new shared key
 
+  bench      made-up memory through all that a migration goes through
+
   ls         the migrations whose processes run here
   path       the paths of one of them: ls, add, rm
   set        change its limits
@@ -32,6 +35,7 @@ Usage: pagelane COMMAND [options]
 
 type Command = (args: readonly string[]) => number | Promise<number>;
 const COMMANDS: Readonly<Record<string, Command>> = {
+  bench,
   send,
   receive,
   keygen,

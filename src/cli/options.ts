@@ -280,7 +280,13 @@ function readTime(values: Values, name: string): number | undefined {
   return timeMs;
 }
 
-function readCount(values: Values, name: string, min: number, max: number): number | undefined {
+/** Reads a whole number from `min` to `max`; undefined if it was not given. */
+export function readCount(
+  values: Values,
+  name: string,
+  min: number,
+  max: number,
+): number | undefined {
   const text = values.text(name);
   if (text === undefined) return undefined;
   const count = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;

@@ -29,7 +29,7 @@ const RISEN_FACTOR = 1.1;
 /** How often a remainder that fits is left for a lower one, in all. */
 const DEFERRALS_MAX = 4;
 
-/** A round that leaves more than this part of what it sent does not shrink. */
+/** A round that leaves more than this part of what there was to send does not shrink. */
 const SHRINKING_FACTOR = 0.9;
 
 /** Rounds in a row that must not shrink before the guest is slowed down, and by how much. */
@@ -64,7 +64,7 @@ export interface RoundFacts {
   readonly wireBytes: number;
   /** From the first page until the last acknowledgement. */
   readonly durationMs: number;
-  /** Pages that became dirty meanwhile: all that is left to send. */
+  /** All that is left to send: pages that became dirty meanwhile, or were left out. */
   readonly dirtyPages: number;
 }
 
@@ -105,7 +105,7 @@ export class Convergence {
   /** Pages per millisecond of late rounds; the bandwidth of a switchover is among them. */
   readonly #rates: number[] = [];
   readonly #dirtyRates: number[] = [];
-  /** What late rounds left, as a part of what they sent. */
+  /** What late rounds left, as a part of what there was to send. */
   readonly #ratios: number[] = [];
   /** What was left before the last round, and those before it. */
   readonly #remainders: number[] = [];
@@ -115,6 +115,7 @@ export class Convergence {
   #wireBytes = 0;
   #dirtyPages: number;
   #deferrals = 0;
+  #shrinks = true;
   #stubborn = 0;
   #throttlePercent = 0;
 
@@ -149,7 +150,7 @@ export class Convergence {
     if (because !== undefined) return { action: 'switch', because };
     if (isLast) return { action: 'stop', because: 'rounds' };
     if (isSpent) return { action: 'stop', because: 'bytes' };
-    this.#throttle(round);
+    this.#throttle();
     return { action: 'continue', throttlePercent: this.#throttlePercent };
   }
 
@@ -169,12 +170,15 @@ export class Convergence {
   }
 
   #note({ sentPages, wireBytes, durationMs, dirtyPages }: RoundFacts): void {
+    // Most of memory may never have been touched: the first round tells how much there is.
+    const pagesBefore = this.#rounds === 0 ? sentPages : this.#dirtyPages;
+    this.#shrinks = dirtyPages <= SHRINKING_FACTOR * pagesBefore;
+    if (pagesBefore > 0) push(this.#ratios, dirtyPages / pagesBefore);
     push(this.#remainders, this.#dirtyPages);
     this.#rounds++;
     this.#sentPages += sentPages;
     this.#wireBytes += wireBytes;
     this.#dirtyPages = dirtyPages;
-    if (sentPages > 0) push(this.#ratios, dirtyPages / sentPages);
     if (durationMs === 0) return;
     push(this.#dirtyRates, dirtyPages / durationMs);
     // Pages that were never touched cost nothing on the wire: what is dirty will.
@@ -214,9 +218,8 @@ export class Convergence {
     return 'local-minimum';
   }
 
-  #throttle({ sentPages, dirtyPages }: RoundFacts): void {
-    const shrinks = dirtyPages <= SHRINKING_FACTOR * sentPages;
-    this.#stubborn = shrinks ? 0 : this.#stubborn + 1;
+  #throttle(): void {
+    this.#stubborn = this.#shrinks ? 0 : this.#stubborn + 1;
     if (this.#stubborn < STUBBORN_ROUNDS) return;
     this.#stubborn = 0;
     this.#throttlePercent = Math.min(

@@ -1,12 +1,15 @@
 import { asPagelaneError, codeOf, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
+import type { PageDigests } from '../native.ts';
 import { DirtyBitmap } from '../page/bitmap.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import type { DirtyLog } from '../page/dirty-log.ts';
 import { BatchEncoder, type EncodedBatch } from '../page/encode.ts';
 import type { GuestMemory } from '../page/memory.ts';
+import { RoundChoice } from '../page/round.ts';
 import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
+import type { Session } from '../session/session.ts';
 import * as message from '../stream/message.ts';
 import { Convergence } from './convergence.ts';
 import { Deferred } from './deferred.ts';
@@ -21,7 +24,6 @@ import { decodeHandover, encodeHandover, isHandoverKind } from './handover-messa
 import { SourceHandover } from './handover-source.ts';
 import { compareHeld } from './held.ts';
 import { type Journal, newMigrationId, VolatileJournal } from './journal.ts';
-import type { GuestSession } from './null-peer.ts';
 import { type MigrationEnd, resultOf } from './result.ts';
 import { RoundSender } from './rounds.ts';
 import type { StreamParts } from './stream.ts';
@@ -95,7 +97,10 @@ interface Plan extends WarmOptions {
   readonly move?: MoveOptions;
 }
 
-/** What a migration of a guest is given beside its options. */
+/** What a migration of a guest needs of its session. */
+export type GuestSession = Pick<Session, 'id' | 'ended' | 'pathReports'>;
+
+/** What it is given beside its options. */
 export type GuestParts = Omit<StreamParts, 'session'> & { readonly session: GuestSession };
 
 /** One migration of a guest from here. */
@@ -114,6 +119,7 @@ export class GuestSource {
   #comparing: Promise<unknown> = Promise.resolve();
   readonly #heldReceived: Uint8Array[] = [];
   #toSend: DirtyBitmap[] = [];
+  readonly #choices: RoundChoice[];
   #heldPages = 0;
   #peerStoreBytes: number | undefined;
   readonly #roundFacts: RoundFacts[] = [];
@@ -136,6 +142,8 @@ export class GuestSource {
       watcher: { sent: (batch, sequence) => this.#noteSent(batch, sequence) },
     });
     this.#handover = this.#makeHandover();
+    const blocks = plan.move === undefined ? [] : plan.source.layout.blocks;
+    this.#choices = blocks.map((_, block) => new RoundChoice(plan.source.pageCount(block)));
     tally.setLayout(plan.source.layout);
     lane.onMessage = (incoming) => this.#receive(incoming);
     session.ended.then((error) => this.#sessionEnded(error));
@@ -220,7 +228,7 @@ export class GuestSource {
     for (;;) {
       const sent = await this.#sendRound(this.#toSend);
       this.#toSend = await this.#collect(move);
-      const dirtyPages = countOf(this.#toSend);
+      const dirtyPages = this.#leaveHot();
       const decision = convergence.endRound({ ...sent, sentPages: sent.pages, dirtyPages });
       const throttlePercent = decision.action === 'continue' ? decision.throttlePercent : 0;
       const { text: outlook } = convergence.estimate;
@@ -231,6 +239,21 @@ export class GuestSource {
       }
       await this.#or(move.throttle?.(throttlePercent));
     }
+  }
+
+  /**
+   * Takes pages that are always dirty out of what the next round sends, unless there are no others.
+   *
+   * @returns How many pages are left to send, those among them.
+   */
+  #leaveHot(): number {
+    for (const [block, bitmap] of this.#toSend.entries()) this.#choices[block]!.next(bitmap);
+    const pages = countOf(this.#toSend);
+    const hot = countOf(this.#choices.map(({ left }) => left));
+    if (pages === 0) {
+      for (const [block, bitmap] of this.#toSend.entries()) this.#choices[block]!.last(bitmap);
+    }
+    return pages + hot;
   }
 
   /** Pauses the guest and sends what is left of it. */
@@ -246,7 +269,10 @@ export class GuestSource {
     await this.#or(move.pause());
     // What the log finds now joins what was to be sent anyway.
     const last = await this.#collect(move);
-    for (const [block, bitmap] of last.entries()) bitmap.merge(this.#toSend[block]!);
+    for (const [block, bitmap] of last.entries()) {
+      bitmap.merge(this.#toSend[block]!);
+      this.#choices[block]!.last(bitmap);
+    }
     const asking = async (): Promise<Uint8Array> => (await move.deviceState?.()) ?? NO_STATE;
     const [sent, state] = await this.#or(Promise.all([this.#sendRound(last), asking()]));
     move.source.checkIntact();
@@ -315,6 +341,10 @@ export class GuestSource {
     });
   }
 
+  get #digests(): PageDigests | undefined {
+    return this.#plan.move?.dirtyLog.digests;
+  }
+
   #put(encoded: message.EncodedMessage, { isLast = false } = {}): number {
     return this.#parts.lane.send({ ...encoded, isOrdered: true, isLast });
   }
@@ -325,7 +355,7 @@ export class GuestSource {
     const round = this.#roundFacts.length + 1;
     if (round > 1) this.#parts.tally.beginRound();
     this.#applied = new Deferred();
-    const sent = await this.#or(this.#sender.send(bitmaps, round));
+    const sent = await this.#or(this.#sender.send(bitmaps, { round, digests: this.#digests }));
     const applied = this.#within(this.#applied.promise, APPLY_TIMEOUT_MS, 'to apply a round');
     if ((await applied) !== round) {
       throw new PagelaneError('ERR_MESSAGE', 'Destination has applied another round');
@@ -413,7 +443,13 @@ export class GuestSource {
       const held = decodeHeld(payload);
       this.#comparing = this.#comparing.then(async () => {
         if (held.isLast) this.#allHeld.resolve();
-        else this.#heldPages += await compareHeld(this.#plan.source, held, this.#toSend);
+        else
+          this.#heldPages += await compareHeld(
+            this.#plan.source,
+            held,
+            this.#toSend,
+            this.#digests,
+          );
       });
       this.#comparing.catch((error: unknown) => this.#fault.reject(error));
     }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { ProtocolError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import { HASH_SECRET_BYTES, native, PAGE_HASH_BYTES } from '../native.ts';
+import { HASH_SECRET_BYTES, native, PAGE_HASH_BYTES, type PageDigests } from '../native.ts';
 import type { DirtyBitmap } from '../page/bitmap.ts';
 import type { GuestMemory } from '../page/memory.ts';
 import type { Lane } from '../session/lane.ts';
@@ -64,6 +64,7 @@ function tell(lane: Lane, held: HeldMessage): void {
  * holds otherwise. One message after the other: the bitmaps must not change meanwhile.
  *
  * @param toSend One for each block; at first all populated pages.
+ * @param digests Where it is noted what each page was.
  * @returns How many pages it holds as they are.
  * @throws {ProtocolError} ERR_MESSAGE If the message names pages that there are not.
  */
@@ -71,6 +72,7 @@ export async function compareHeld(
   memory: GuestMemory,
   held: HeldMessage,
   toSend: readonly DirtyBitmap[],
+  digests?: PageDigests,
 ): Promise<number> {
   const { block, firstPage, pageCount, secret } = held;
   const bitmap = toSend[block];
@@ -78,7 +80,8 @@ export async function compareHeld(
     throw new ProtocolError('ERR_MESSAGE', 'Destination holds pages that the guest has not');
   }
   const theirs = Buffer.from(held.hashes.buffer, held.hashes.byteOffset, held.hashes.length);
-  const own = await hashPages(memory, { block, bitmap, firstPage, pageCount }, secret);
+  const pages = { block, bitmap, firstPage, pageCount };
+  const own = await hashPages(memory, pages, secret, digests);
   let equal = 0;
   for (let index = 0; index < pageCount; index++) {
     const at = index * PAGE_HASH_BYTES;
@@ -111,10 +114,20 @@ async function hashPages(
     readonly pageCount: number;
   },
   secret: Uint8Array,
+  digests?: PageDigests,
 ): Promise<Uint8Array> {
   const { block, bitmap, firstPage, pageCount } = pages;
   const hashes = new Uint8Array(new ArrayBuffer(pageCount * PAGE_HASH_BYTES));
   const end = firstPage + pageCount;
-  await native.hashPages(memory.native, block, bitmap.words, firstPage, end, secret, hashes);
+  await native.hashPages(
+    memory.native,
+    block,
+    bitmap.words,
+    firstPage,
+    end,
+    secret,
+    hashes,
+    digests,
+  );
   return hashes;
 }

@@ -1,12 +1,12 @@
 import { HEADER_BYTES } from '../frame/limits.ts';
+import { setThreads, type ThreadOptions } from '../page/threads.ts';
 import { type IncomingMessage, Lane, type OutgoingMessage } from '../session/lane.ts';
-import type { Session } from '../session/session.ts';
 import * as message from '../stream/message.ts';
+import type { GuestResult } from './guest-result.ts';
+import { type GuestSession, GuestSource, type MoveOptions } from './guest-source.ts';
 import { decodeHandover, encodeHandover, HandoverKind } from './handover-message.ts';
 import { tellNothingMore } from './held.ts';
-
-/** What the migration of a guest needs of its session. */
-export type GuestSession = Pick<Session, 'id' | 'ended' | 'pathReports'>;
+import { Tally } from './progress.ts';
 
 /**
  * A destination in this process that takes everything and keeps nothing: it shows what a source
@@ -31,6 +31,21 @@ export class NullPeer {
     own.send({ ...message.encodeStore(0, HEADER_BYTES), isOrdered: true });
     tellNothingMore(own);
   }
+}
+
+/**
+ * Migrates a guest to nowhere, in this process: it measures what the source alone costs. Hooks are
+ * called as in any migration, `discard` at the end as well.
+ *
+ * @returns How it ended; never rejects.
+ * @throws {RangeError | ThreadError} What `setThreads` throws, before anything is done.
+ */
+export function migrateToNull(options: MoveOptions & ThreadOptions): Promise<GuestResult> {
+  const threads = setThreads(options);
+  const { lane, session } = new NullPeer();
+  const now = (): number => performance.now();
+  const parts = { lane, session, threads, tally: new Tally(), now };
+  return new GuestSource(parts, { ...options, move: options }).run();
 }
 
 function answer(lane: Lane, payload: Uint8Array): void {

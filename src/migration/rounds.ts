@@ -1,4 +1,5 @@
 import { HEADER_BYTES } from '../frame/limits.ts';
+import type { PageDigests } from '../native.ts';
 import type { DirtyBitmap } from '../page/bitmap.ts';
 import type { BatchEncoder, BatchFacts, EncodedBatch, PageRange } from '../page/encode.ts';
 import type { GuestMemory } from '../page/memory.ts';
@@ -53,6 +54,7 @@ export class RoundSender {
   #wake: () => void = () => {};
   #error: unknown;
   #inWork = 0;
+  #digests: PageDigests | undefined;
   #pagesAtOnce = PAGES_MIN;
 
   constructor(parts: {
@@ -78,10 +80,15 @@ export class RoundSender {
    * Sends every page whose bit is set, and the round's mark behind them.
    *
    * @param bitmaps One for each block; not changed.
+   * @param options.digests Where it is noted what was read of each page.
    * @returns When all is with the lane: not when it has arrived.
    * @throws What `fail` was given, ERR_MEMORY_LOST, ERR_MEMORY_CLOSED.
    */
-  async send(bitmaps: readonly DirtyBitmap[], round: number): Promise<SentRound> {
+  async send(
+    bitmaps: readonly DirtyBitmap[],
+    { round, digests }: { readonly round: number; readonly digests?: PageDigests | undefined },
+  ): Promise<SentRound> {
+    this.#digests = digests;
     const sums: Sums = { pages: 0, wireBytes: 0 };
     const rests: Rest[] = [];
     for (const [block, { pageCount }] of bitmaps.entries()) {
@@ -121,6 +128,7 @@ export class RoundSender {
         words: bitmaps[rest.block]!.words,
         from: rest.from,
         end,
+        digests: this.#digests,
       };
       this.#inWork++;
       this.#encode(slot, range, rests, sums).catch((error: unknown) => this.fail(error));

@@ -39,8 +39,8 @@ export class DirtyBitmap {
 
   /**
    * @param pageCount 0 to 2^37.
-   * @param words What the bitmap begins with, and is kept in; bits past `pageCount` are cleared. All
-   *   pages are clear if absent.
+   * @param words What the bitmap begins with, and is kept in; bits past `pageCount` are cleared.
+   *   All pages are clear if absent.
    * @throws {RangeError} If `words` has not 2 * ceil(pageCount / 64) elements, aligned to 8 bytes,
    *   or there is not enough memory.
    */
@@ -74,7 +74,7 @@ export class DirtyBitmap {
     this.#write('set', first, count, 0xffff_ffff);
   }
 
-  /** Clears `count` pages. @throws {RangeError} If there are no such pages; then none is cleared. */
+  /** Clears `count` pages. @throws {RangeError} If there are no such pages; then none is. */
   clear(first: number, count: number = 1): void {
     this.#write('clear', first, count, 0);
   }

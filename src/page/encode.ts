@@ -9,6 +9,7 @@ import {
   native,
   Order,
   OrderFlag,
+  type PageDigests,
   Sealed,
   SLOT_ROOM_BYTES,
   type StoreIndex,
@@ -74,6 +75,8 @@ export interface PageRange {
   readonly words: Uint32Array;
   readonly from: number;
   readonly end: number;
+  /** Where it is noted what was read of each page, for a dirty log that compares. */
+  readonly digests?: PageDigests | undefined;
 }
 
 /** A batch of guest memory's pages. */
@@ -157,7 +160,7 @@ export class BatchEncoder {
    */
   async encodePages(
     slot: Uint8Array,
-    { memory, block, words, from, end }: PageRange,
+    { memory, block, words, from, end, digests }: PageRange,
     waitingBytes: number,
   ): Promise<EncodedPages> {
     const step = this.choice.next(waitingBytes);
@@ -165,7 +168,7 @@ export class BatchEncoder {
     const encoded = new Int32Array(EncodedRange.count);
     const batch = await this.#run(slot, step, sealed, encoded, (order, out) => {
       const store = this.#store;
-      const into = [slot, order, store, out, sealed, encoded] as const;
+      const into = [slot, order, store, out, sealed, encoded, digests] as const;
       return native.encodePages(memory, block, words, from, end, ...into);
     });
     return { batch, next: from + encoded[EncodedRange.taken]! };

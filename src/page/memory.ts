@@ -1,9 +1,9 @@
 import { constants as bufferLimits } from 'node:buffer';
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { getSystemErrorName } from 'node:util';
 import { markAsUntransferable } from 'node:worker_threads';
 import { MemoryError } from '../errors.ts';
 import { type NativeGuestMemory, native } from '../native.ts';
+import { typed } from './addon-error.ts';
 import { DirtyBitmap } from './bitmap.ts';
 import {
   BLOCK_NAME_BYTES_MAX,
@@ -326,19 +326,6 @@ function checkNames(blocks: readonly MemoryBlockSource[]): void {
 
 function isShared(buffer: Uint8Array): boolean {
   return buffer.buffer instanceof SharedArrayBuffer;
-}
-
-/** What `work` returns; what the addon throws becomes a MemoryError, with the system's reason. */
-function typed<Result>(work: () => Result): Result {
-  try {
-    return work();
-  } catch (cause) {
-    if (!(cause instanceof Error) || !('code' in cause)) throw cause;
-    const code = String(cause.code);
-    if (!code.startsWith('ERR_MEMORY_')) throw cause;
-    const reason = 'errno' in cause ? ` (${getSystemErrorName(-Number(cause.errno))})` : '';
-    throw new MemoryError(code, `${cause.message}${reason}`, { cause });
-  }
 }
 
 function reasonOf(cause: unknown): string {

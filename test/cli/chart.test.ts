@@ -15,11 +15,11 @@ const ROUNDS: readonly RoundBar[] = [
 test('rounds are drawn as bars', () => {
   expect(drawRounds(ROUNDS, { columns: 64 })).toBe(
     [
-      'round        rate                      left',
-      '    1    1 Gbit/s ████████████████   512 MiB ████████████████',
-      '    2  800 Mbit/s ████████████▊      128 MiB ████',
-      '    3  400 Mbit/s ████████          24.0 MiB ▊',
-      '    4     0 bit/s                        0 B',
+      'round        rate                        left',
+      '    1    1 Gbit/s █████████████████   512 MiB █████████████████',
+      '    2  800 Mbit/s █████████████▋      128 MiB ████▎',
+      '    3  400 Mbit/s ██████▊            24.0 MiB ▊',
+      '    4     0 bit/s                         0 B',
       '',
     ].join('\n'),
   );
@@ -30,10 +30,10 @@ test('where only plain characters are wanted, there are no others', () => {
   expect(text).toMatch(/^[\n -~]+$/);
   expect(text).toBe(
     [
-      'round      rate                        left',
-      '    1  1 Gbit/s #################   512 MiB #################',
+      'round      rate                         left',
+      '    1  1 Gbit/s ###################  512 MiB ###################',
       '... 2 more',
-      '    4   0 bit/s                         0 B',
+      '    4   0 bit/s                          0 B',
       '',
     ].join('\n'),
   );
@@ -80,7 +80,7 @@ test('no line is longer than the terminal, and a bar is there for whatever is no
         expect(lines).toHaveLength(1 + rounds.length + 1);
         if (columns < 70) return;
         for (const [index, { remainingBytes }] of rounds.entries()) {
-          expect(/[#▏-█]$/.test(lines[index + 1]!)).toBe(remainingBytes > 0);
+          expect(/[#█-▏]$/.test(lines[index + 1]!)).toBe(remainingBytes > 0);
         }
       },
     ),

@@ -8,6 +8,7 @@ import { run } from '../support/lab/processes.ts';
 test.each([
   ['kernels', /GB\/s/],
   ['threads', /1 thread +\d.* GB\/s +efficiency 1\.00/],
+  ['dirty-log', /100 % written +collect \d.* ms\/GiB, write \d/],
   ['loopback-pages', /gigabytesPerSecond: ours \d.* iperf3 \d/],
   ['memory-bound', /highest RSS: send \d+ MiB of \d+, receive \d+ MiB of \d+/],
   ['one-path', /totalMs +ours ÷ peer \d/],

@@ -129,8 +129,10 @@ describe('two processes, one of which is killed at each write, message and hook'
           decisionsMs.push(decidedMs!);
         }
       }
-      const longest = Math.max(...decisionsMs);
-      console.log(`${side}: decided at most ${longest} ms after its process began`);
+      const sorted = decisionsMs.sort((one, other) => one - other);
+      const of = (share: number): number => sorted[Math.ceil(share * sorted.length) - 1]!;
+      const times = `median ${of(0.5)}, 95 % ${of(0.95)}, longest ${of(1)} ms`;
+      console.log(`${side}: from the beginning of a process to its decision: ${times}`);
     });
   }
 });

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 
+#include "kernel/bitmap.h"
 #include "kernel/delta.h"
 #include "kernel/fill_page.h"
 #include "kernel/hash.h"
@@ -47,5 +48,7 @@ int main() {
   Say("similarity", kernel::SimilarityVariants(), kernel::FastestSimilarity());
   TestHash();
   Say("hash", kernel::HashVariants(), kernel::FastestHash());
+  TestBitmap();
+  Say("bitmap", kernel::BitmapVariants(), kernel::FastestBitmap());
   return 0;
 }

@@ -26,6 +26,7 @@ void TestDelta();
 void TestHostileDelta();
 void TestSimilarity();
 void TestHash();
+void TestBitmap();
 
 /// Sizes of pages that the protocol knows, and two that it does not.
 inline constexpr std::size_t kPageSizes[] = {64,   1024, 1088,      2048,      4096,

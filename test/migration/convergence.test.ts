@@ -316,6 +316,17 @@ test('no single round slows the guest down', () => {
   expect(throttles).toEqual([0, 0, 0, 0, 0, 20, 20, 20, 20, 30]);
 });
 
+test('pages that are left out of rounds count as left, and as no more than that', () => {
+  const convergence = new Convergence({ ...optionsOf(STEADY), maxBytesFactor: 100 });
+  const round = { wireBytes: 2 ** 30, durationMs: 8000 };
+  convergence.endRound({ ...round, sentPages: 262_144, dirtyPages: 80_000 });
+  for (const dirtyPages of [50_000, 30_000, 18_000, 10_000]) {
+    const decision = convergence.endRound({ ...round, sentPages: 500, dirtyPages });
+    expect(decision).toEqual({ action: 'continue', throttlePercent: 0 });
+    expect(convergence.estimate.remainingBytes).toBe(dirtyPages * PAGE_BYTES);
+  }
+});
+
 test('a switchover that takes too long by itself never converges, and says so', () => {
   const convergence = new Convergence({ ...optionsOf(STEADY), fixedMs: 90 });
   expect(convergence.estimate.converges).toBe(false);

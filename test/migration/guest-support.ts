@@ -88,6 +88,12 @@ export class SmallGuest {
     this.#dirty[block]![page >>> 5]! |= 1 << (page & 31);
   }
 
+  /** Gives what was written, and forgets it. */
+  takeDirty(block: number, words: Uint32Array): void {
+    words.set(this.#dirty[block]!);
+    this.#dirty[block]!.fill(0);
+  }
+
   /** The log of what was written, as KVM gives it. */
   readonly dirtyLog = {
     name: 'own',
