@@ -19,6 +19,8 @@ export function parseDirtyLogKind(text: string): DirtyLogKind {
 export function openDirtyLog(kind: DirtyLogKind, { memory, dirty }: Guest): DirtyLog {
   switch (kind) {
     case 'own':
+      // What was written before now is not asked for: the first round sends all there is.
+      dirty.fill(0);
       return callbackDirtyLog((_, words) => takeBits(dirty, words));
     case 'write-protect':
       return writeProtectDirtyLog(memory);

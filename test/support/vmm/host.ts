@@ -57,7 +57,7 @@ export class VmmHost implements AsyncDisposable {
   #heard = 0;
 
   constructor(
-    built: BuiltVmm,
+    { program }: { readonly program: string },
     options: { name: string; folder: string; words: readonly string[] },
   ) {
     this.name = options.name;
@@ -65,7 +65,7 @@ export class VmmHost implements AsyncDisposable {
     mkdirSync(this.#folder, { recursive: true });
     this.registersPath = join(this.#folder, 'registers');
     const common = ['run', '--state-dir', this.#folder, ...options.words];
-    this.#words = [process.execPath, built.program, ...common];
+    this.#words = [process.execPath, program, ...common];
   }
 
   get address(): string {
