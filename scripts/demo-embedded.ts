@@ -1,5 +1,5 @@
 /*
- * Moves the guest of examples/embedded-vmm before your eyes, from one hypervisor to another and back.
+ * Moves the guest of examples/embedded-vmm before your eyes, to another hypervisor and back.
  *
  *   1. there   all that the guest has written
  *   2. back    what has changed since: its old host has kept its memory

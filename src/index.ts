@@ -65,7 +65,12 @@ export {
   type KeepOptions,
   type ReceiveOptions,
 } from './migration/guest-destination.ts';
-export { IncomingQuestion, recoverGuest } from './migration/guest-recovery.ts';
+export {
+  type HandoverChannel,
+  IncomingQuestion,
+  type RecoverGuestOptions,
+  recoverGuest,
+} from './migration/guest-recovery.ts';
 export type { GuestResult, RoundFacts } from './migration/guest-result.ts';
 export type { MoveOptions, WarmOptions } from './migration/guest-source.ts';
 export type {

@@ -100,7 +100,7 @@ export class Guest implements AsyncDisposable {
     createRegisters(join(this.#folder, REGISTERS_FILE), seed);
   }
 
-  /** Has everything that it needs to run, which takes a while, and a processor that stands still. */
+  /** Has all that it needs to run, which takes a while, and a processor that stands still. */
   async prepare(): Promise<void> {
     if (this.#vcpu !== undefined) return;
     this.#registers ??= openRegisters(join(this.#folder, REGISTERS_FILE));
