@@ -11,7 +11,9 @@ import { describeMachine, type Trial } from './harness.ts';
 import { batchCompression } from './trials/batch-compression.ts';
 import { bitmapWalk } from './trials/bitmap-walk.ts';
 import { dirtyLog } from './trials/dirty-log.ts';
+import { embedded } from './trials/embedded.ts';
 import { fastLink } from './trials/fast-link.ts';
+import { firstPass } from './trials/first-pass.ts';
 import { hostileMix } from './trials/hostile-mix.ts';
 import { hostilePeers } from './trials/hostile-peers.ts';
 import { kernels } from './trials/kernels.ts';
@@ -28,12 +30,16 @@ import { transportLoss } from './trials/transport-loss.ts';
 import { transportOnePath } from './trials/transport-one-path.ts';
 import { transportPaths } from './trials/transport-paths.ts';
 import { twoPaths } from './trials/two-paths.ts';
+import { warmStart } from './trials/warm-start.ts';
 
 const TRIALS: readonly Trial[] = [
   kernels,
   bitmapWalk,
   threads,
   dirtyLog,
+  firstPass,
+  embedded,
+  warmStart,
   loopbackPages,
   memoryBound,
   hostilePeers,

@@ -59,20 +59,21 @@ export {
   type Owner,
   ownerOf,
 } from './migration/commit.ts';
+export type { ConvergenceEstimate } from './migration/convergence.ts';
 export { DestinationStream } from './migration/destination.ts';
 export {
   IncomingGuest,
   type KeepOptions,
   type ReceiveOptions,
 } from './migration/guest-destination.ts';
+export type { MoveOptions, WarmOptions } from './migration/guest-options.ts';
 export {
   type HandoverChannel,
   IncomingQuestion,
   type RecoverGuestOptions,
   recoverGuest,
 } from './migration/guest-recovery.ts';
-export type { GuestResult, RoundFacts } from './migration/guest-result.ts';
-export type { MoveOptions, WarmOptions } from './migration/guest-source.ts';
+export type { GuestProgress, GuestResult, RoundFacts } from './migration/guest-result.ts';
 export type {
   GuestHooks,
   HandoverOptions,
@@ -107,6 +108,7 @@ export {
   listen,
   MigrationListener,
   MigrationSession,
+  migrate,
 } from './migration/session.ts';
 export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';

@@ -13,6 +13,7 @@ setup_lab() {
   want lz4 "is compared with" command -v lz4
   want zstd "is compared with" command -v zstd
   want socat "carries what is compared" command -v socat
+  want qemu-utils "is compared with" command -v qemu-img
   want util-linux "ends processes with the test that started them" command -v setpriv
   install_wanted
 

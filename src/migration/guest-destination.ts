@@ -46,7 +46,10 @@ const APPLIED_AHEAD = 2;
 export interface ReceiveOptions {
   /** Writable; blocks with the names and sizes of `layout`. */
   readonly memory: GuestMemory;
-  /** Gives the guest its device state; it must not run yet. May throw: then it stays at the source. */
+  /**
+   * Gives the guest its device state; it must not run yet. If this throws, the guest stays at the
+   * source.
+   */
   load?(state: Uint8Array): void | Promise<void>;
   /** Runs the guest here. May be called again after a crash. */
   start(): void | Promise<void>;
@@ -292,7 +295,7 @@ class GuestDestination {
     );
   }
 
-  /** Starts what waits, in its order: batches beside each other, anything else when they are done. */
+  /** Starts what waits, in its order: batches side by side, anything else when they are done. */
   #work(): void {
     const inWorkMax = this.#parts.threads.threads + APPLIED_AHEAD;
     while (this.#applier !== undefined && !this.#isOver) {

@@ -1,4 +1,11 @@
-import type { MigrationResult } from './progress.ts';
+import type { ConvergenceEstimate } from './convergence.ts';
+import type { MigrationResult, Progress } from './progress.ts';
+
+/** Where the migration of a guest stands whose memory is the embedder's. */
+export interface GuestProgress extends Progress {
+  /** What its rounds let expect; undefined before the first has ended, and without rounds. */
+  readonly estimate: ConvergenceEstimate | undefined;
+}
 
 /** What one round over a guest's memory did. */
 export interface RoundFacts {

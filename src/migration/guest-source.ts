@@ -1,16 +1,14 @@
 import { asPagelaneError, codeOf, type GuestPlace, messageOf, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import type { PageDigests } from '../native.ts';
+import type { PageDigests } from '../native-memory.ts';
 import { DirtyBitmap } from '../page/bitmap.ts';
-import type { CodecName } from '../page/codec-choice.ts';
-import type { DirtyLog } from '../page/dirty-log.ts';
 import { BatchEncoder, type EncodedBatch } from '../page/encode.ts';
-import type { GuestMemory } from '../page/memory.ts';
 import { RoundChoice } from '../page/round.ts';
 import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import type { Session } from '../session/session.ts';
 import * as message from '../stream/message.ts';
+import { ownerOf } from './commit.ts';
 import { Convergence } from './convergence.ts';
 import { Deferred } from './deferred.ts';
 import {
@@ -19,12 +17,13 @@ import {
   decodeRound,
   encodeOpenGuest,
 } from './guest-message.ts';
-import type { GuestResult, RoundFacts } from './guest-result.ts';
+import type { MoveOptions, WarmOptions } from './guest-options.ts';
+import type { GuestProgress, GuestResult, RoundFacts } from './guest-result.ts';
 import { decodeHandover, encodeHandover, isHandoverKind } from './handover-message.ts';
 import { SourceHandover } from './handover-source.ts';
 import { compareHeld } from './held.ts';
-import { type Journal, newMigrationId, VolatileJournal } from './journal.ts';
-import { type MigrationEnd, resultOf } from './result.ts';
+import { newMigrationId, VolatileJournal } from './journal.ts';
+import { type MigrationEnd, type ProgressParts, progressOf, resultOf } from './result.ts';
 import { RoundSender } from './rounds.ts';
 import type { StreamParts } from './stream.ts';
 
@@ -45,51 +44,12 @@ import type { StreamParts } from './stream.ts';
 const HELD_TIMEOUT_MS = 120_000;
 const APPLY_TIMEOUT_MS = 120_000;
 
+const PROGRESS_MS = 250;
+
 /** What a hand-over takes, in times of what the reservation took: both write journals and ask. */
 const HANDOVER_RESERVES = 2;
 /** No more of the allowed downtime is set aside for it. */
 const FIXED_SHARE_MAX = 0.5;
-
-/** How a guest whose memory is the embedder's is migrated. */
-export interface MoveOptions {
-  /** Guest memory. Its blocks have the same names and sizes at the destination. */
-  readonly source: GuestMemory;
-  /** Tells which pages the guest writes. */
-  readonly dirtyLog: DirtyLog;
-  /** How long the guest may stand still. */
-  readonly downtimeMs: number;
-  /** Stops the guest: when it is done, nothing writes to its memory any more. */
-  pause(): void | Promise<void>;
-  /** Lets the guest run on here, whether or not it was paused. May be called again. */
-  resume(): void | Promise<void>;
-  /** Device state of the paused guest. @default nothing */
-  deviceState?(): Uint8Array | Promise<Uint8Array>;
-  /** The guest runs at the destination: remove what is here. May be called again. */
-  discard?(): void | Promise<void>;
-  /** Slows the guest down by so many percent, 0 to 99, so that it dirties fewer pages. */
-  throttle?(percent: number): void | Promise<void>;
-  /** Where the hand-over is written down, so that a crash leaves no doubt. @default nowhere */
-  readonly journal?: Journal;
-  /** What the journal keeps for after a crash. */
-  readonly context?: Readonly<Record<string, unknown>>;
-  /** Name of the virtual machine. @default "" */
-  readonly name?: string;
-  /** Rounds after which the migration is given up. */
-  readonly maxRounds?: number;
-  /** How often all of memory may be sent before the migration is given up. */
-  readonly maxBytesFactor?: number;
-  /** @default "auto" */
-  readonly codec?: CodecName;
-  /** Most bytes of pages that are kept. @default a quarter of the memory that is free */
-  readonly storeBytes?: number;
-  /** Cancels the migration. Honoured until the guest is paused. */
-  readonly signal?: AbortSignal;
-  /** Hears of each round. */
-  onRound?(round: RoundFacts): void;
-}
-
-/** How a guest's memory is copied ahead of its migration. */
-export type WarmOptions = Pick<MoveOptions, 'source' | 'name' | 'codec' | 'storeBytes' | 'signal'>;
 
 /** What both kinds take. */
 interface Plan extends WarmOptions {
@@ -124,6 +84,7 @@ export class GuestSource {
   #peerStoreBytes: number | undefined;
   readonly #roundFacts: RoundFacts[] = [];
   #pausedAtMs: number | undefined;
+  #convergence: Convergence | undefined;
   #hasBegun = false;
   #reserveMs = 0;
   #downtime: GuestResult['downtimeMs'] = { switchover: undefined };
@@ -159,6 +120,8 @@ export class GuestSource {
     };
     signal?.addEventListener('abort', cancel, { once: true });
     if (signal?.aborted) cancel();
+    const { onProgress } = this.#plan;
+    const timer = onProgress && setInterval(() => onProgress(this.#progress()), PROGRESS_MS);
     try {
       await this.#reserve();
       await this.#findFirst();
@@ -170,6 +133,7 @@ export class GuestSource {
       return await this.#giveUp(asPagelaneError(error));
     } finally {
       signal?.removeEventListener('abort', cancel);
+      clearInterval(timer);
       this.#stopDirtyLog();
     }
   }
@@ -225,6 +189,7 @@ export class GuestSource {
       ...(maxRounds !== undefined && { maxRounds }),
       ...(maxBytesFactor !== undefined && { maxBytesFactor }),
     });
+    this.#convergence = convergence;
     for (;;) {
       const sent = await this.#sendRound(this.#toSend);
       this.#toSend = await this.#collect(move);
@@ -306,7 +271,7 @@ export class GuestSource {
     if (this.#hasBegun) {
       await this.#handover.abort(error.code, error.message).catch(() => false);
     }
-    const guest = this.#hasBegun ? this.#handover.guest : 'source';
+    const guest = await this.#whereGuestIs(error);
     if (guest === 'unknown') this.#handover.leave();
     if (guest === 'source' && this.#pausedAtMs !== undefined) {
       const switchover = Math.round(this.#parts.now() - this.#pausedAtMs);
@@ -315,6 +280,14 @@ export class GuestSource {
     await this.#endThrottle();
     const isCancelled = error.code === 'ERR_CANCELLED' && guest === 'source';
     return this.#result(isCancelled ? 'cancelled' : 'failed', guest, error);
+  }
+
+  async #whereGuestIs({ code }: PagelaneError): Promise<GuestPlace> {
+    if (!this.#hasBegun) return 'source';
+    if (code !== 'ERR_HANDOVER_STATE') return this.#handover.guest;
+    // The journal has an earlier hand-over, and that one may not be decided.
+    const earlier = await this.#plan.move?.journal?.read().catch(() => undefined);
+    return earlier?.side === 'source' ? ownerOf(earlier).guest : 'unknown';
   }
 
   async #endThrottle(): Promise<void> {
@@ -495,6 +468,18 @@ export class GuestSource {
     }
   }
 
+  #progress(): GuestProgress {
+    const { estimate } = this.#convergence ?? {};
+    const codec = this.#encoder.choice.current.name;
+    return { ...progressOf(this.#progressParts(), codec), estimate };
+  }
+
+  #progressParts(): ProgressParts {
+    const { session, tally, now } = this.#parts;
+    const elapsedMs = now() - this.#startedMs;
+    return { session, tally, elapsedMs, wireBytesOf: ({ sentBytes }) => sentBytes };
+  }
+
   #stopDirtyLog(): void {
     const stopping = async (): Promise<void> => this.#plan.move?.dirtyLog.stop();
     stopping().catch(() => {});
@@ -514,11 +499,9 @@ export class GuestSource {
       switchoverMs: undefined,
       ...(error && { error }),
     };
-    const { session, tally, threads, now } = this.#parts;
-    const elapsedMs = now() - this.#startedMs;
-    const wireBytesOf = (path: { sentBytes: number }): number => path.sentBytes;
+    const { threads } = this.#parts;
     return {
-      ...resultOf(end, { session, tally, threads, elapsedMs, wireBytesOf }),
+      ...resultOf(end, { ...this.#progressParts(), threads }),
       downtimeMs: this.#downtime,
       roundFacts: this.#roundFacts,
       heldPages: this.#heldPages,

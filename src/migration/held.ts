@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { ProtocolError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import { HASH_SECRET_BYTES, native, PAGE_HASH_BYTES, type PageDigests } from '../native.ts';
+import { HASH_SECRET_BYTES, native, PAGE_HASH_BYTES } from '../native.ts';
+import type { PageDigests } from '../native-memory.ts';
 import type { DirtyBitmap } from '../page/bitmap.ts';
 import type { GuestMemory } from '../page/memory.ts';
 import type { Lane } from '../session/lane.ts';

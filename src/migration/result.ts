@@ -3,7 +3,7 @@ import type { ThreadsInUse } from '../page/threads.ts';
 import type { PathReport } from '../path/path.ts';
 import type { Session } from '../session/session.ts';
 import { formatDigest } from '../stream/message.ts';
-import type { MigrationResult, PathFacts, Tally } from './progress.ts';
+import type { MigrationResult, PathFacts, Progress, Tally } from './progress.ts';
 
 /** How a migration ended, as the side that states it knows. */
 export type MigrationEnd = Pick<
@@ -16,14 +16,42 @@ export type MigrationEnd = Pick<
   readonly error?: PagelaneError;
 };
 
-/** What the result is made from beside. */
-export interface ResultParts {
+/** What progress is made from. */
+export interface ProgressParts {
   readonly session: Pick<Session, 'id' | 'pathReports'>;
   readonly tally: Tally;
-  readonly threads: ThreadsInUse;
   readonly elapsedMs: number;
   /** Bytes of a path that count at this side. */
   readonly wireBytesOf: (path: PathReport) => number;
+}
+
+/** What the result is made from beside. */
+export interface ResultParts extends ProgressParts {
+  readonly threads: ThreadsInUse;
+}
+
+/** Says where a migration stands. */
+export function progressOf(
+  { session, tally, elapsedMs, wireBytesOf }: ProgressParts,
+  codec: string,
+): Progress {
+  const paths = session.pathReports();
+  return {
+    phase: tally.phase,
+    elapsedMs,
+    round: tally.round,
+    memoryBytes: tally.memoryBytes,
+    roundBytes: tally.roundBytes,
+    pageBytes: tally.pageBytes,
+    streamBytes: tally.streamBytes,
+    wireBytes: paths.reduce((sum, path) => sum + wireBytesOf(path), 0),
+    pages: { ...tally.pages },
+    codecs: structuredClone(tally.codecs),
+    codec,
+    pathsOpen: paths.filter((path) => path.state === 'open').length,
+    pathsAll: paths.length,
+    waitsFor: tally.waitsFor,
+  };
 }
 
 /** Makes the result record; the tally is done then. */

@@ -1,5 +1,5 @@
 import { HEADER_BYTES } from '../frame/limits.ts';
-import type { PageDigests } from '../native.ts';
+import type { PageDigests } from '../native-memory.ts';
 import type { DirtyBitmap } from '../page/bitmap.ts';
 import type { BatchEncoder, BatchFacts, EncodedBatch, PageRange } from '../page/encode.ts';
 import type { GuestMemory } from '../page/memory.ts';

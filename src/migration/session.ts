@@ -13,9 +13,10 @@ import { decodeBlocks, decodeOpen, MessageKind } from '../stream/message.ts';
 import { DestinationStream } from './destination.ts';
 import { IncomingGuest } from './guest-destination.ts';
 import { decodeOpenGuest } from './guest-message.ts';
+import type { MoveOptions, WarmOptions } from './guest-options.ts';
 import { IncomingQuestion } from './guest-recovery.ts';
 import type { GuestResult } from './guest-result.ts';
-import { GuestSource, type MoveOptions, type WarmOptions } from './guest-source.ts';
+import { GuestSource } from './guest-source.ts';
 import { decodeHandover, isHandoverKind } from './handover-message.ts';
 import { Tally } from './progress.ts';
 import { type SourceOptions, SourceStream } from './source.ts';
@@ -286,4 +287,17 @@ export async function connect(options: ConnectOptions & ThreadOptions): Promise<
 export async function listen(options: ListenOptions & ThreadOptions): Promise<MigrationListener> {
   const threads = setThreads(options);
   return new MigrationListener(await listenForSessions(options), threads);
+}
+
+/**
+ * Moves a guest whose memory is the caller's: `session.migrateGuest`.
+ *
+ * ```ts
+ * await migrate({ source: memory, dirtyLog, session, downtimeMs: 50, pause, resume });
+ * ```
+ */
+export function migrate(
+  options: MoveOptions & { readonly session: MigrationSession },
+): Promise<GuestResult> {
+  return options.session.migrateGuest(options);
 }

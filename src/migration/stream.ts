@@ -5,7 +5,7 @@ import type { Lane } from '../session/lane.ts';
 import type { Session } from '../session/session.ts';
 import type { ChannelReader, QemuChannel } from '../stream/endpoint.ts';
 import type { MigrationResult, Progress, Tally } from './progress.ts';
-import { type MigrationEnd, resultOf } from './result.ts';
+import { type MigrationEnd, type ProgressParts, progressOf, resultOf } from './result.ts';
 
 /* Chosen by us */
 
@@ -66,24 +66,7 @@ export abstract class MigrationStream extends Duplex {
 
   /** Where the migration stands now. */
   progress(): Progress {
-    const paths = this.session.pathReports();
-    const { tally } = this;
-    return {
-      phase: tally.phase,
-      elapsedMs: this.#now() - this.#startedMs,
-      round: tally.round,
-      memoryBytes: tally.memoryBytes,
-      roundBytes: tally.roundBytes,
-      pageBytes: tally.pageBytes,
-      streamBytes: tally.streamBytes,
-      wireBytes: paths.reduce((sum, path) => sum + this.wireBytesOf(path), 0),
-      pages: { ...tally.pages },
-      codecs: structuredClone(tally.codecs),
-      codec: this.codecInUse(),
-      pathsOpen: paths.filter((path) => path.state === 'open').length,
-      pathsAll: paths.length,
-      waitsFor: tally.waitsFor,
-    };
+    return progressOf(this.#progressParts(), this.codecInUse());
   }
 
   /**
@@ -196,15 +179,18 @@ export abstract class MigrationStream extends Duplex {
   protected settle(end: MigrationEnd): void {
     if (this.#isSettled) return;
     this.#isSettled = true;
-    const result = resultOf(end, {
-      session: this.session,
-      tally: this.tally,
-      threads: this.#threads,
-      elapsedMs: this.#now() - this.#startedMs,
-      wireBytesOf: (path) => this.wireBytesOf(path),
-    });
+    const result = resultOf(end, { ...this.#progressParts(), threads: this.#threads });
     this.#settle(result);
     this.#failPlain(result);
+  }
+
+  #progressParts(): ProgressParts {
+    return {
+      session: this.session,
+      tally: this.tally,
+      elapsedMs: this.#now() - this.#startedMs,
+      wireBytesOf: (path) => this.wireBytesOf(path),
+    };
   }
 
   /**

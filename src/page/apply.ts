@@ -1,5 +1,6 @@
 import { codeOf, messageOf, ProtocolError } from '../errors.ts';
-import { type BlockTable, Decoded, type MemoryTarget, native } from '../native.ts';
+import { type BlockTable, Decoded, native } from '../native.ts';
+import type { MemoryTarget } from '../native-memory.ts';
 import { BatchOrder } from './batch-order.ts';
 import type { GuestMemory } from './memory.ts';
 import { openBlockTable } from './store.ts';

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { DirtyLogError, messageOf } from '../errors.ts';
-import { native, type PageDigests, type WriteTracker } from '../native.ts';
+import { native } from '../native.ts';
+import type { PageDigests, WriteTracker } from '../native-memory.ts';
 import { asTyped, typed } from './addon-error.ts';
 import type { GuestMemory } from './memory.ts';
 

@@ -5,15 +5,14 @@ import {
   Codec,
   Encoded,
   EncodedRange,
-  type NativeGuestMemory,
   native,
   Order,
   OrderFlag,
-  type PageDigests,
   Sealed,
   SLOT_ROOM_BYTES,
   type StoreIndex,
 } from '../native.ts';
+import type { NativeGuestMemory, PageDigests } from '../native-memory.ts';
 import type { RamLayout } from './block.ts';
 import { CodecChoice, type CodecName, type CodecStep } from './codec-choice.ts';
 import { SlotPool } from './slot-pool.ts';

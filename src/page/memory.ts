@@ -2,7 +2,8 @@ import { constants as bufferLimits } from 'node:buffer';
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { markAsUntransferable } from 'node:worker_threads';
 import { MemoryError } from '../errors.ts';
-import { type NativeGuestMemory, native } from '../native.ts';
+import { native } from '../native.ts';
+import type { NativeGuestMemory } from '../native-memory.ts';
 import { typed } from './addon-error.ts';
 import { DirtyBitmap } from './bitmap.ts';
 import {

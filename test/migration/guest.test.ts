@@ -3,6 +3,7 @@ import {
   callbackDirtyLog,
   type DirtyLog,
   hashDirtyLog,
+  type JournalEntry,
   writeProtectDirtyLog,
 } from '../../src/index.ts';
 import { isEqual, move, openGuestEnds, openMemory, SmallGuest } from './guest-support.ts';
@@ -83,4 +84,39 @@ describe('migrateGuest()', () => {
     expect(guest.isRunning).toBe(false);
     expect(isEqual(memory, there)).toBe(true);
   });
+
+  test.each(['copying', 'committed'] as const)(
+    'does not begin by a journal that is "%s", and says whose the guest is',
+    async (state) => {
+      await using ends = await openGuestEnds();
+      using memory = openMemory([10]);
+      const guest = new SmallGuest(memory, 1);
+      const earlier: JournalEntry = {
+        v: 1,
+        side: 'source',
+        state,
+        migration: 'ab'.repeat(16),
+        attempt: 1,
+        name: 'vm',
+        isSettled: false,
+        context: {},
+      };
+      const journal = { read: async () => earlier, write: async () => {} };
+      const calls: string[] = [];
+      const accepting = ends.destination.acceptGuest().catch(() => {});
+      const result = await ends.source.migrateGuest({
+        source: memory,
+        dirtyLog: guest.dirtyLog,
+        downtimeMs: 50,
+        pause: () => void calls.push('pause'),
+        resume: () => void calls.push('resume'),
+        journal,
+      });
+      expect(result.error).toMatchObject({ code: 'ERR_HANDOVER_STATE' });
+      expect(result.guest).toBe(state === 'copying' ? 'source' : 'unknown');
+      expect(calls).toEqual([]);
+      await ends.source.close();
+      await accepting;
+    },
+  );
 });

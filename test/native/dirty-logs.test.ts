@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { native, type PageDigests, type WriteTracker } from '../../src/native.ts';
+import { native } from '../../src/native.ts';
+import type { PageDigests, WriteTracker } from '../../src/native-memory.ts';
 import { createMemoryFile, GuestMemory } from '../../src/page/memory.ts';
 import { HUGE_PAGE_BYTES, HugePages, OpenFiles, wordsFor } from '../support/guest-memory.ts';
 

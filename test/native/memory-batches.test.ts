@@ -7,7 +7,6 @@ import {
   Encoded,
   EncodedRange,
   HASH_SECRET_BYTES,
-  type NativeGuestMemory,
   native,
   Order,
   OrderFlag,
@@ -15,6 +14,7 @@ import {
   Sealed,
   SLOT_ROOM_BYTES,
 } from '../../src/native.ts';
+import type { NativeGuestMemory } from '../../src/native-memory.ts';
 import { GuestMemory } from '../../src/page/memory.ts';
 import { createPrng, exactRandomBytes, integerBelow } from '../support/prng.ts';
 

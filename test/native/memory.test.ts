@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { type NativeGuestMemory, native } from '../../src/native.ts';
+import { native } from '../../src/native.ts';
+import type { NativeGuestMemory } from '../../src/native-memory.ts';
 import { OpenFiles, wordsFor } from '../support/guest-memory.ts';
 
 const PAGE = 4096;
