@@ -80,7 +80,7 @@ class WatchedGuest implements Disposable {
     expect(this.calls).not.toContain('start');
     expect(this.calls).not.toContain('discard');
     expect(this.guest.isRunning).toBe(true);
-    // A migration that had paused it has let it run on.
+    // A migration that had paused it, or was about to, has let it run on.
     expect(this.calls.lastIndexOf('resume')).toBeGreaterThanOrEqual(this.calls.indexOf('pause'));
   }
 
@@ -168,6 +168,7 @@ describe('a hook that fails', () => {
     ['deviceState() gives more than there may be', { deviceState: () => big }],
     ['deviceState() gives no bytes', { deviceState: () => 'text' as unknown as Uint8Array }],
     ['onRound() throws', { onRound: trap }],
+    ['onProgress() throws', { onProgress: trap, pause: () => new Promise(() => {}) }],
     ['dirtyLog.stop() throws as well', { pause: trap, dirtyLog: { ...log, stop: trap } }],
     [
       'throttle() throws as well',
