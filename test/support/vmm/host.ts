@@ -51,6 +51,7 @@ export class VmmHost implements AsyncDisposable {
   readonly registersPath: string;
   readonly #words: readonly string[];
   readonly #folder: string;
+  readonly #listens: boolean;
   #process: RunningProcess | undefined;
   #port = 0;
   /** Characters of its output that were looked at. */
@@ -58,8 +59,9 @@ export class VmmHost implements AsyncDisposable {
 
   constructor(
     { program }: { readonly program: string },
-    options: { name: string; folder: string; words: readonly string[] },
+    options: { name: string; folder: string; words: readonly string[]; listens?: boolean },
   ) {
+    this.#listens = options.listens ?? true;
     this.name = options.name;
     this.#folder = join(options.folder, options.name);
     mkdirSync(this.#folder, { recursive: true });
@@ -74,7 +76,8 @@ export class VmmHost implements AsyncDisposable {
 
   /** Starts it, on the port that it had, and waits until it knows whether its guest is here. */
   async start(): Promise<void> {
-    const words = [...this.#words, '--listen', `127.0.0.1:${this.#port}`];
+    const listening = this.#listens ? ['--listen', `127.0.0.1:${this.#port}`] : [];
+    const words = [...this.#words, ...listening];
     this.#heard = 0;
     this.#process = startProcess(words, { hasInput: true });
     await this.hear(/^(guest runs|no guest is here)$/m);
