@@ -67,7 +67,12 @@ export {
   type ReceiveOptions,
 } from './migration/guest-destination.ts';
 export type { MoveOptions, WarmOptions } from './migration/guest-options.ts';
-export { IncomingQuestion, recoverGuest } from './migration/guest-recovery.ts';
+export {
+  type HandoverChannel,
+  IncomingQuestion,
+  type RecoverGuestOptions,
+  recoverGuest,
+} from './migration/guest-recovery.ts';
 export type { GuestProgress, GuestResult, RoundFacts } from './migration/guest-result.ts';
 export type {
   GuestHooks,

@@ -1,27 +1,37 @@
-import type { MoveOptions } from '../../src/index.ts';
+import {
+  callbackDirtyLog,
+  type DirtyLog,
+  hashDirtyLog,
+  writeProtectDirtyLog,
+} from '../../src/index.ts';
 import type { Guest } from './guest.ts';
 
 /** Who tells which pages the guest writes. */
-export type DirtyLogKind = 'own';
+export type DirtyLogKind = 'own' | 'write-protect' | 'hash';
+
+/** @throws {SyntaxError} If it is none. */
+export function parseDirtyLogKind(text: string): DirtyLogKind {
+  if (text === 'own' || text === 'write-protect' || text === 'hash') return text;
+  throw new SyntaxError(`Cannot log by "${text}": expected own, write-protect or hash`);
+}
 
 /** A log for one migration. */
-export function openDirtyLog(kind: DirtyLogKind, guest: Guest): MoveOptions['dirtyLog'] {
+export function openDirtyLog(kind: DirtyLogKind, { memory, dirty }: Guest): DirtyLog {
   switch (kind) {
     case 'own':
-      return ownDirtyLog(guest.dirty);
+      // What was written before now is not asked for: the first round sends all there is.
+      dirty.fill(0);
+      return callbackDirtyLog((_, words) => takeBits(dirty, words));
+    case 'write-protect':
+      return writeProtectDirtyLog(memory);
+    case 'hash':
+      return hashDirtyLog(memory);
   }
 }
 
-/** The guest's processor sets the bit of each page that it writes, as KVM does. */
-function ownDirtyLog(dirty: Uint32Array): MoveOptions['dirtyLog'] {
-  return {
-    name: 'own',
-    start: () => void dirty.fill(0),
-    collect: ([words]) => {
-      for (let index = 0; index < dirty.length; index++) {
-        words![index]! |= Atomics.exchange(dirty, index, 0);
-      }
-    },
-    stop: () => {},
-  };
+/** The processor of the guest sets the bit of each page that it writes, as KVM does. */
+function takeBits(dirty: Uint32Array, words: Uint32Array): void {
+  for (let index = 0; index < dirty.length; index++) {
+    words[index] = Atomics.exchange(dirty, index, 0);
+  }
 }

@@ -100,7 +100,7 @@ export class Guest implements AsyncDisposable {
     createRegisters(join(this.#folder, REGISTERS_FILE), seed);
   }
 
-  /** Has everything that it needs to run, which takes a while, and a processor that stands still. */
+  /** Has all that it needs to run, which takes a while, and a processor that stands still. */
   async prepare(): Promise<void> {
     if (this.#vcpu !== undefined) return;
     this.#registers ??= openRegisters(join(this.#folder, REGISTERS_FILE));
@@ -122,7 +122,9 @@ export class Guest implements AsyncDisposable {
       const words = new Uint32Array(buffer, byteOffset, byteLength / 4);
       const values = this.#values();
       const [seed, step] = [values?.[Register.seed] ?? 0, values?.[Register.step] ?? 0];
-      return { wrongPage: findWrongPage(words, seed, step), step };
+      const populated = this.memory.findAllPopulated()[0]!;
+      const wrongPage = findWrongPage(words, { seed, step }, (page) => populated.has(page));
+      return { wrongPage, step };
     } finally {
       if (wasRunning) await this.run();
     }

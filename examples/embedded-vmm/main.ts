@@ -10,7 +10,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { messageOf, parseDuration, parseSize, readKeyFile } from '../../src/index.ts';
-import type { DirtyLogKind } from './dirty-log.ts';
+import { parseDirtyLogKind } from './dirty-log.ts';
 import { Vmm, type VmmOptions } from './vmm.ts';
 
 const USAGE = `Usage: node main.js run --state-dir DIR [options]
@@ -19,7 +19,7 @@ const USAGE = `Usage: node main.js run --state-dir DIR [options]
   --memory-dir DIR      the guest's memory and registers, on /dev/shm  [the state dir]
   --memory SIZE         [256MiB]
   --dirty-rate PAGES    pages that the guest writes in a second  [2000]
-  --dirty-log KIND      who tells which: own  [own]
+  --dirty-log KIND      who tells which: own, write-protect or hash  [own]
   --downtime TIME       how long the guest may stand still  [50ms]
   --listen HOST:PORT    takes guests
   --incoming            begins without a guest
@@ -72,7 +72,7 @@ function optionsOf(values: Values): VmmOptions {
     memoryDir: values['memory-dir'] ?? stateDir,
     memoryBytes: parseSize(values.memory),
     pagesPerSecond: Number(values['dirty-rate']),
-    dirtyLog: values['dirty-log'] as DirtyLogKind,
+    dirtyLog: parseDirtyLogKind(values['dirty-log']),
     downtimeMs: parseDuration(values.downtime),
     isIncoming: values.incoming,
     pathTimeoutMs: parseDuration(values['path-timeout']),

@@ -17,7 +17,7 @@ export function hostNowMs(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }
 
-/** Maps the guest's registers; they are in a file so that they survive the process, as memory does. */
+/** Maps the guest's registers: in a file, so that they survive the process as memory does. */
 export function openRegisters(path: string): GuestMemory {
   return new GuestMemory([{ name: 'registers', path }], { isWritable: true });
 }

@@ -156,6 +156,7 @@ export class Vmm implements AsyncDisposable {
       journal: this.#journal,
       hooks: this.#hooks(),
       connect: () => this.#connect(String(address)),
+      signal: this.#ending.signal,
       say: this.#say,
     });
     this.isUndecided = false;

@@ -34,18 +34,31 @@ export function fillPage(words: Uint32Array, page: number, seed: number, step: n
 /**
  * Compares all of memory with what the guest wrote until `step`.
  *
+ * @param isPopulated Whether a page may hold something; the others are not touched, for that would
+ *   give them memory.
  * @returns The first page that differs; -1 if there is none.
  */
-export function findWrongPage(words: Uint32Array, seed: number, step: number): number {
+export function findWrongPage(
+  words: Uint32Array,
+  { seed, step }: { readonly seed: number; readonly step: number },
+  isPopulated: (page: number) => boolean,
+): number {
   const pageCount = words.length / PAGE_WORDS;
   const lastSteps = new Uint32Array(pageCount);
   for (let at = 1; at <= step; at++) lastSteps[pageOf(seed, at, pageCount)] = at;
   const expected = new Uint32Array(PAGE_WORDS);
   for (let page = 0; page < pageCount; page++) {
+    const isWritten = lastSteps[page] !== 0;
+    if (!isPopulated(page)) {
+      if (isWritten) return page;
+      continue;
+    }
     expected.fill(0);
-    // Written in a page of its own, it is where page 0 would be.
-    if (lastSteps[page] !== 0) fillPage(expected, 0, seed, lastSteps[page]!);
-    if (lastSteps[page] !== 0) expected[0] = page;
+    if (isWritten) {
+      // Written in a page of its own, it is where page 0 would be.
+      fillPage(expected, 0, seed, lastSteps[page]!);
+      expected[0] = page;
+    }
     const first = page * PAGE_WORDS;
     for (let index = 0; index < PAGE_WORDS; index++) {
       if (words[first + index] !== expected[index]) return page;

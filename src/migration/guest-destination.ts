@@ -238,6 +238,7 @@ class GuestDestination {
   async #giveUp(error: PagelaneError): Promise<GuestResult> {
     this.#isOver = true;
     for (const incoming of this.#queue.splice(0)) incoming.release();
+    await this.#applier?.stop();
     await this.#handover.abort(error.code, error.message).catch(() => false);
     const { guest } = this.#handover;
     if (guest === 'source') sendFailure(this.#parts, error);
@@ -258,7 +259,11 @@ class GuestDestination {
       ...(receive?.context && { context: receive.context }),
       hooks: {
         start: async () => receive?.start(),
-        discard: async () => receive?.discard?.(),
+        // What is being applied would be written into memory that may have another use by then.
+        discard: async () => {
+          await this.#applier?.stop();
+          await receive?.discard?.();
+        },
       },
       send: (word: HandoverMessage) => this.#put(encodeHandover(word, HEADER_BYTES)),
       say: (text) => this.#parts.tally.addFallback(text),
@@ -317,7 +322,7 @@ class GuestDestination {
     applier.apply(payload, sequence).then(
       (decoded) => {
         this.#inWork--;
-        this.#count(payload, decoded);
+        if (decoded !== undefined) this.#count(payload, decoded);
         incoming.release();
         this.#work();
       },

@@ -35,6 +35,8 @@ export interface HandoverChannel {
 export type RecoverGuestOptions = RecoverOptions & {
   /** Opens a session to the destination; it is closed when it is not needed any more. */
   connect(entry: JournalEntry): Promise<HandoverChannel>;
+  /** Ends the questions; the guest is left as the journal has it. */
+  readonly signal?: AbortSignal;
 };
 
 /**
@@ -51,6 +53,9 @@ export type RecoverGuestOptions = RecoverOptions & {
  * @returns Where the guest runs; undefined if the journal has nothing. At a destination it returns
  *   as soon as that is certain; a source asks for as long as it takes.
  * @throws {PagelaneError} ERR_JOURNAL If the journal cannot be read: then start nothing.
+ * @throws {MigrationError} ERR_HANDOVER_HOOK If a hook fails.
+ * @throws {MigrationError} ERR_HANDOVER_UNDECIDED If `signal` was aborted before it was known whose
+ *   the guest is.
  */
 export async function recoverGuest(
   options: RecoverGuestOptions,
@@ -59,10 +64,25 @@ export async function recoverGuest(
   const handover = await recover(options);
   if (handover === undefined) return undefined;
   if (handover instanceof SourceHandover) {
-    if (handover.guest === 'unknown') await ask(handover, options);
+    if (handover.guest === 'unknown') await askUntilAborted(handover, options);
     else if (entry?.isSettled === false) tell(handover, options).catch(() => {});
   }
   return await handover.result;
+}
+
+async function askUntilAborted(
+  handover: SourceHandover,
+  options: RecoverGuestOptions,
+): Promise<void> {
+  const { signal } = options;
+  const leave = (): void => handover.leave();
+  signal?.addEventListener('abort', leave, { once: true });
+  if (signal?.aborted) leave();
+  try {
+    await ask(handover, options);
+  } finally {
+    signal?.removeEventListener('abort', leave);
+  }
 }
 
 /** Connects the source's hand-over to the destination, again and again, until it is decided. */

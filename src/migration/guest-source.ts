@@ -120,8 +120,7 @@ export class GuestSource {
     };
     signal?.addEventListener('abort', cancel, { once: true });
     if (signal?.aborted) cancel();
-    const { onProgress } = this.#plan;
-    const timer = onProgress && setInterval(() => onProgress(this.#progress()), PROGRESS_MS);
+    const timer = this.#plan.onProgress && setInterval(() => this.#tellProgress(), PROGRESS_MS);
     try {
       await this.#reserve();
       await this.#findFirst();
@@ -465,6 +464,15 @@ export class GuestSource {
       return await this.#or(work);
     } finally {
       clearTimeout(timer);
+    }
+  }
+
+  /** What it throws ends the migration, and not the process. */
+  #tellProgress(): void {
+    try {
+      this.#plan.onProgress?.(this.#progress());
+    } catch (error) {
+      this.#fault.reject(error);
     }
   }
 

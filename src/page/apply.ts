@@ -10,6 +10,8 @@ export class BatchApplier {
   readonly #blocks: BlockTable;
   readonly #target: MemoryTarget;
   readonly #order = new BatchOrder();
+  readonly #inWork = new Set<Promise<void>>();
+  #isStopped = false;
 
   private constructor(blocks: BlockTable, target: MemoryTarget) {
     this.#blocks = blocks;
@@ -34,21 +36,44 @@ export class BatchApplier {
    * promise settles. Batches must be given in the order they arrived; a page may be in one of those
    * that are in work only.
    *
-   * @returns `Decoded`.
+   * @returns `Decoded`; undefined if it was stopped before.
    * @throws {ProtocolError} ERR_BATCH_… If anything in the batch is wrong: nothing of it was
    *   written then. ERR_MEMORY_LOST if a file of the memory was truncated.
    */
-  async apply(payload: Uint8Array, sequence: number): Promise<Int32Array> {
+  async apply(payload: Uint8Array, sequence: number): Promise<Int32Array | undefined> {
+    if (this.#isStopped) return undefined;
     const decoded = new Int32Array(Decoded.count);
     try {
       native.inspectBatch(this.#blocks, payload, decoded);
       const number = decoded[Decoded.number]!;
       await this.#order.begin(number, decoded[Decoded.base]!);
-      await native.applyBatch(this.#blocks, this.#target, payload, decoded);
+      if (this.#isStopped) return undefined;
+      await this.#apply(payload, decoded);
       this.#order.finish(number);
       return decoded;
     } catch (cause) {
       throw new ProtocolError(codeOf(cause), messageOf(cause), { sequence, cause });
+    }
+  }
+
+  /**
+   * Applies no more.
+   *
+   * @returns When nothing is written to the memory any more.
+   */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    this.#order.letGo();
+    await Promise.allSettled(this.#inWork);
+  }
+
+  async #apply(payload: Uint8Array, decoded: Int32Array): Promise<void> {
+    const work = native.applyBatch(this.#blocks, this.#target, payload, decoded);
+    this.#inWork.add(work);
+    try {
+      await work;
+    } finally {
+      this.#inWork.delete(work);
     }
   }
 }

@@ -32,6 +32,11 @@ export class BatchOrder {
     return new Promise((resume) => this.#waiting.push({ base, resume }));
   }
 
+  /** Lets all go that wait: none of them is to be decoded. */
+  letGo(): void {
+    for (const { resume } of this.#waiting.splice(0)) resume();
+  }
+
   /** Batch `number` is decoded. */
   finish(number: number): void {
     this.#done.add(number);

@@ -15,7 +15,7 @@ const ROUND_MS = 60_000;
 
 type Victim = 'source' | 'destination';
 
-/** What goes wrong beside the kill: nothing; the source's last step; the destination's last step. */
+/** What goes wrong beside the kill: nothing, or the last step of a side. */
 const FAULTS = {
   nothing: {},
   'the source fails': { source: 'fail before state' },
@@ -109,6 +109,7 @@ class Hosts implements AsyncDisposable {
   async calm(): Promise<Record<Victim, VmmHost>> {
     const look = async (): Promise<Record<Victim, VmmHost> | undefined> => {
       const [one, other] = [await this.hosts[0].status(), await this.hosts[1].status()];
+      expect(this.watch.overlap()).toBeUndefined();
       if (one.isBusy || other.isBusy || one.runs === other.runs) return undefined;
       const [source, destination] = one.runs ? this.hosts : [...this.hosts].reverse();
       return { source: source!, destination: destination! };

@@ -10,6 +10,7 @@ import {
   type ReceiveOptions,
 } from '../../src/index.ts';
 import { DEVICE_STATE_BYTES_MAX } from '../../src/migration/guest-message.ts';
+import { createPrng, exactRandomBytes } from '../support/prng.ts';
 import {
   type GuestEnds,
   isEqual,
@@ -80,7 +81,7 @@ class WatchedGuest implements Disposable {
     expect(this.calls).not.toContain('start');
     expect(this.calls).not.toContain('discard');
     expect(this.guest.isRunning).toBe(true);
-    // A migration that had paused it has let it run on.
+    // A migration that had paused it, or was about to, has let it run on.
     expect(this.calls.lastIndexOf('resume')).toBeGreaterThanOrEqual(this.calls.indexOf('pause'));
   }
 
@@ -168,6 +169,7 @@ describe('a hook that fails', () => {
     ['deviceState() gives more than there may be', { deviceState: () => big }],
     ['deviceState() gives no bytes', { deviceState: () => 'text' as unknown as Uint8Array }],
     ['onRound() throws', { onRound: trap }],
+    ['onProgress() throws', { onProgress: trap, pause: () => new Promise(() => {}) }],
     ['dirtyLog.stop() throws as well', { pause: trap, dirtyLog: { ...log, stop: trap } }],
     [
       'throttle() throws as well',
@@ -388,6 +390,44 @@ describe('a migration that is cancelled', () => {
     },
   );
 });
+
+test.each([1, 2, 3, 4])(
+  'what a migration that was given up had sent is not written later, %i',
+  async (seed) => {
+    await using ends = await openGuestEnds();
+    using memory = openMemory([8192]);
+    using there = openMemory([8192]);
+    const guest = new SmallGuest(memory, seed);
+    const random = createPrng(seed);
+    memory.view(0).set(exactRandomBytes(random, 8192 * PAGE_BYTES));
+    let discarded: Buffer | undefined;
+    const cancel = new AbortController();
+    const moving = {
+      source: memory,
+      dirtyLog: guest.dirtyLog,
+      downtimeMs: 100,
+      pause: () => {},
+      resume: () => {},
+      signal: cancel.signal,
+    };
+    const ending = untilWritten(there).then(() => cancel.abort());
+    const discard = (): void => {
+      discarded = Buffer.from(there.view(0));
+    };
+    const { destination } = await move(ends, moving, { memory: there, start: () => {}, discard });
+    await ending;
+    expect(destination).toMatchObject({ outcome: 'cancelled', guest: 'source' });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(Buffer.compare(discarded!, there.view(0))).toBe(0);
+  },
+);
+
+/** Waits until something has arrived. */
+async function untilWritten(memory: GuestMemory): Promise<void> {
+  while (memory.findAllPopulated()[0]!.count() < 300) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
 
 describe('memory whose file is truncated', () => {
   test.each(['before rounds', 'between rounds', 'in pause()', 'in load()'])(

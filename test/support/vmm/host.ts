@@ -51,21 +51,23 @@ export class VmmHost implements AsyncDisposable {
   readonly registersPath: string;
   readonly #words: readonly string[];
   readonly #folder: string;
+  readonly #listens: boolean;
   #process: RunningProcess | undefined;
   #port = 0;
   /** Characters of its output that were looked at. */
   #heard = 0;
 
   constructor(
-    built: BuiltVmm,
-    options: { name: string; folder: string; words: readonly string[] },
+    { program }: { readonly program: string },
+    options: { name: string; folder: string; words: readonly string[]; listens?: boolean },
   ) {
+    this.#listens = options.listens ?? true;
     this.name = options.name;
     this.#folder = join(options.folder, options.name);
     mkdirSync(this.#folder, { recursive: true });
     this.registersPath = join(this.#folder, 'registers');
     const common = ['run', '--state-dir', this.#folder, ...options.words];
-    this.#words = [process.execPath, built.program, ...common];
+    this.#words = [process.execPath, program, ...common];
   }
 
   get address(): string {
@@ -74,7 +76,8 @@ export class VmmHost implements AsyncDisposable {
 
   /** Starts it, on the port that it had, and waits until it knows whether its guest is here. */
   async start(): Promise<void> {
-    const words = [...this.#words, '--listen', `127.0.0.1:${this.#port}`];
+    const listening = this.#listens ? ['--listen', `127.0.0.1:${this.#port}`] : [];
+    const words = [...this.#words, ...listening];
     this.#heard = 0;
     this.#process = startProcess(words, { hasInput: true });
     await this.hear(/^(guest runs|no guest is here)$/m);

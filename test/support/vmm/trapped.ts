@@ -1,11 +1,12 @@
 /*
- * examples/embedded-vmm with traps: at the points that its trap file names the process kills itself,
- * or fails. The file has lines, each for one time:
+ * examples/embedded-vmm with traps: at the points that its trap file names the process kills
+ * itself, or fails. The file has lines, each for one time:
  *
  *   kill WHERE      SIGKILL
  *   fail WHERE      an error
  *
- * WHERE is "before journal STATE", "after journal STATE settled", "before send WORD", "before HOOK".
+ * WHERE is "before journal STATE", "after journal STATE settled", "before send WORD",
+ * "before HOOK".
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
