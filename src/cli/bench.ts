@@ -100,6 +100,16 @@ interface BenchPlan {
   readonly makeLog: (guest: SyntheticGuest) => DirtyLog;
 }
 
+/** Where it goes. */
+type BenchTarget =
+  | { readonly kind: 'here'; readonly pathCount: number; readonly isInsecure: boolean }
+  | { readonly kind: 'nowhere' }
+  | {
+      readonly kind: 'there';
+      readonly paths: readonly { host: string; port: number }[];
+      readonly security: Security;
+    };
+
 /** How it went; `memory` is the digest of all of it at the end. */
 interface BenchRecord {
   readonly type: 'bench';
@@ -127,10 +137,11 @@ export async function bench(args: readonly string[]): Promise<number> {
     });
   }
   const plan = readPlan(values);
+  const target = readTarget(values);
   const guest = new SyntheticGuest(plan);
   try {
     await guest.ready;
-    const { record, there } = await run(plan, guest, values);
+    const { record, there } = await run(plan, guest, target);
     const isSame = there === undefined ? undefined : there === record.memory;
     if (isRecord) print(`${JSON.stringify({ ...record, isSame })}\n`);
     else print(describe(record, plan, isSame));
@@ -175,37 +186,38 @@ function readPlan(values: Values): BenchPlan {
   };
 }
 
+function readTarget(values: Values): BenchTarget {
+  const paths = values.texts('to').map((text) => readFlag('to', text, parseHostPort));
+  if (paths.length > 0) return { kind: 'there', paths, security: readSecurity(values) };
+  if (values.text('paths') === 'null:') return { kind: 'nowhere' };
+  const pathCount = readCount(values, 'paths', 1, PATHS_MAX) ?? 2;
+  return { kind: 'here', pathCount, isInsecure: values.is('insecure') };
+}
+
 /** Migrates the guest to wherever that was asked for; `there` is the destination's digest. */
 async function run(
   plan: BenchPlan,
   guest: SyntheticGuest,
-  values: Values,
-): Promise<{ record: BenchRecord; there: string | undefined }> {
+  target: BenchTarget,
+): Promise<{ record: BenchRecord; there?: string }> {
   const options = moveOptions(plan, guest);
-  const paths = values.text('paths') ?? '2';
-  const targets = values.texts('to').map((text) => readFlag('to', text, parseHostPort));
-  if (targets.length > 0) {
-    const result = await migrate(plan, options, targets, readSecurity(values));
-    return { record: await recordOf(result, guest), there: undefined };
+  const { threads: count } = plan;
+  if (target.kind === 'there') {
+    const result = await migrate(plan, options, target.paths, target.security);
+    return { record: await recordOf(result, guest) };
   }
-  if (paths === 'null:') {
-    const { threads: count } = plan;
-    const result = await migrateToNull({
-      ...options,
-      ...(count !== undefined && { threads: count }),
-    });
-    return { record: await recordOf(result, guest), there: undefined };
+  if (target.kind === 'nowhere') {
+    const threads = count === undefined ? {} : { threads: count };
+    return { record: await recordOf(await migrateToNull({ ...options, ...threads }), guest) };
   }
-  const count = readCount(values, 'paths', 1, PATHS_MAX)!;
   const folder = mkdtempSync(join(tmpdir(), 'pagelane-bench-'));
   try {
-    const isInsecure = values.is('insecure');
-    const { threads: each } = plan;
-    await using child = await BenchDestination.start({ folder, isInsecure, threads: each });
-    const target = { host: '127.0.0.1', port: child.port };
-    const result = await migrate(plan, options, new Array(count).fill(target), child.security);
-    const record = await recordOf(result, guest);
-    return { record, there: await child.memory() };
+    const { pathCount, isInsecure } = target;
+    await using child = await BenchDestination.start({ folder, isInsecure, threads: count });
+    const path = { host: '127.0.0.1', port: child.port };
+    const paths = Array.from({ length: pathCount }, () => path);
+    const result = await migrate(plan, options, paths, child.security);
+    return { record: await recordOf(result, guest), there: await child.memory() };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
