@@ -80,8 +80,8 @@ describe('what the destination holds', () => {
     write(there, seed, 0.6);
     write(here, seed + 100, 0.1);
     write(there, seed + 200, 0.1);
-    const before = here.findAllPopulated();
-    const toSend = here.findAllPopulated();
+    const before = await here.scanAllPopulated();
+    const toSend = await here.scanAllPopulated();
     const equal = await compareAll(here, await listen(there), toSend);
     let cleared = 0;
     for (const [block, bitmap] of toSend.entries()) {
@@ -101,7 +101,7 @@ describe('what the destination holds', () => {
     using here = openMemory([4]);
     using there = openMemory([4]);
     there.view(0).fill(1, 2 * PAGE_BYTES, 3 * PAGE_BYTES);
-    const toSend = here.findAllPopulated();
+    const toSend = await here.scanAllPopulated();
     expect(toSend[0]!.count()).toBe(0);
     expect(await compareAll(here, await listen(there), toSend)).toBe(0);
     expect(pagesIn(toSend[0]!.words)).toEqual([2]);
@@ -156,7 +156,7 @@ describe('what the destination holds', () => {
     for (const memory of [here, there]) memory.view(0).fill(5, 0, 2 * PAGE_BYTES);
     const log = hashDirtyLog(here, { threads: 1 });
     await log.start();
-    const toSend = here.findAllPopulated();
+    const toSend = await here.scanAllPopulated();
     for (const each of await listen(there)) {
       expect(await compareHeld(here, each, toSend, log.digests)).toBe(2);
     }
@@ -178,7 +178,7 @@ describe('pages that the guest has not', () => {
     ['far away', { block: 0, firstPage: Number.MAX_SAFE_INTEGER, pageCount: 1 }],
   ])('are refused: %s', async (_where, place) => {
     using here = openMemory(BLOCKS);
-    const toSend = here.findAllPopulated();
+    const toSend = await here.scanAllPopulated();
     const hashes = new Uint8Array(place.pageCount * PAGE_HASH_BYTES).fill(1);
     const held = { isLast: false, secret, hashes, ...place };
     const error = await compareHeld(here, held, toSend).catch((cause: unknown) => cause);
