@@ -27,6 +27,8 @@ export interface NativeGuestMemory {
    * @param words A bit per page, lowest first: a word per 32 pages, or two per 64.
    */
   findPopulated(block: number, words: Uint32Array): void;
+  /** The same, in a thread of the addon. */
+  scanPopulated(block: number, words: Uint32Array): Promise<void>;
   /**
    * Makes pages read as zeros, and gives memory back to the system where that is possible.
    *
@@ -42,13 +44,8 @@ export interface NativeGuestMemory {
  * and end where a word of a bitmap does, and a host page.
  */
 export interface WriteTracker {
-  /** Protects what `populated`, a bitmap of the block, has bits for. */
-  protect(
-    block: number,
-    firstPage: number,
-    pageCount: number,
-    populated: Uint32Array,
-  ): Promise<void>;
+  /** Protects what is no hole. */
+  protect(block: number, firstPage: number, pageCount: number): Promise<void>;
   /** Sets bits in `words`, a bitmap of the block, and protects their pages anew. */
   collect(block: number, firstPage: number, pageCount: number, words: Uint32Array): Promise<void>;
   /** Takes the protection off, once the work on it is done. */

@@ -122,8 +122,8 @@ export class Guest implements AsyncDisposable {
       const words = new Uint32Array(buffer, byteOffset, byteLength / 4);
       const values = this.#values();
       const [seed, step] = [values?.[Register.seed] ?? 0, values?.[Register.step] ?? 0];
-      const populated = this.memory.findAllPopulated()[0]!;
-      const wrongPage = findWrongPage(words, { seed, step }, (page) => populated.has(page));
+      const [populated] = await this.memory.scanAllPopulated();
+      const wrongPage = findWrongPage(words, { seed, step }, (page) => populated!.has(page));
       return { wrongPage, step };
     } finally {
       if (wasRunning) await this.run();

@@ -18,6 +18,7 @@ namespace {
 constexpr napi_type_tag kDigestsTag = {0x8f20d6b35ca7e419, 0x16ebc4970a58f23d};
 
 constexpr std::size_t kMessageBytes = 256;
+constexpr const char* kFailed = "ERR_DIRTY_LOG_FAILED";
 
 /// The memory that the first argument is; null, with an exception on its way, if it is none.
 std::shared_ptr<kernel::GuestMemory> ReadMemory(Arguments& arguments) {
@@ -97,15 +98,9 @@ Napi::Value WriteTracker::Protect(const Napi::CallbackInfo& info) {
   if (arguments.is_wrong()) {
     return info.Env().Undefined();
   }
-  const std::span<const std::uint32_t> populated =
-      ReadPageBitmap(arguments, 3, "populated", tracker_->memory().PageCount(piece.block));
-  if (arguments.is_wrong()) {
-    return info.Env().Undefined();
-  }
-  return LaunchPiece(info, "Cannot protect pages: the system refuses it",
-                     [tracker = tracker_, piece, populated] {
-                       return tracker->Protect(piece.block, piece.first_page, piece.page_count,
-                                               populated);
+  return LaunchPiece(info, {kFailed, "Cannot protect pages: the system refuses it"},
+                     [tracker = tracker_, piece] {
+                       return tracker->Protect(piece.block, piece.first_page, piece.page_count);
                      });
 }
 
@@ -124,7 +119,7 @@ Napi::Value WriteTracker::Collect(const Napi::CallbackInfo& info) {
   if (arguments.is_wrong()) {
     return info.Env().Undefined();
   }
-  return LaunchPiece(info, "Cannot collect writes: the system refuses it",
+  return LaunchPiece(info, {kFailed, "Cannot collect writes: the system refuses it"},
                      [tracker = tracker_, piece, words] {
                        return tracker->Collect(piece.block, piece.first_page, piece.page_count,
                                                words);
@@ -206,7 +201,7 @@ Napi::Value PageDigests::Compare(const Napi::CallbackInfo& info) {
   if (arguments.is_wrong()) {
     return info.Env().Undefined();
   }
-  return LaunchPiece(info, "Cannot compare pages: the system refuses it",
+  return LaunchPiece(info, {kFailed, "Cannot compare pages: the system refuses it"},
                      [digests = digests_, piece, populated, words] {
                        digests->Compare(piece.block, piece.first_page, piece.page_count,
                                         populated, words);

@@ -69,7 +69,7 @@ class Task : public kernel::Job {
   void Run(kernel::Scratch& scratch) noexcept final;
 
  protected:
-  static constexpr std::size_t kPinsMax = 5;
+  static constexpr std::size_t kPinsMax = 6;
 
   virtual void Work(kernel::Scratch& scratch) noexcept = 0;
   /// Writes the result where the script wants it. Returns null, or the error to reject with.

@@ -13,6 +13,7 @@
 
 #include "binding/blocks.h"
 #include "binding/memory_view.h"
+#include "binding/page_pieces.h"
 #include "binding/tags.h"
 #include "kernel/limits.h"
 #include "kernel/memory_holes.h"
@@ -118,6 +119,7 @@ Napi::Function GuestMemory::Define(napi_env env) {
                          InstanceMethod<&GuestMemory::IsLost>("isLost"),
                          InstanceMethod<&GuestMemory::View>("view"),
                          InstanceMethod<&GuestMemory::FindPopulated>("findPopulated"),
+                         InstanceMethod<&GuestMemory::ScanPopulated>("scanPopulated"),
                          InstanceMethod<&GuestMemory::Punch>("punch"),
                          InstanceMethod<&GuestMemory::Dispose>("dispose"),
                      });
@@ -328,11 +330,34 @@ Napi::Value GuestMemory::FindPopulated(const Napi::CallbackInfo& info) {
   if (arguments.is_wrong()) {
     return env.Undefined();
   }
-  if (const int error = kernel::FindPopulated(*memory, block, words); error != 0) {
+  const int error = kernel::FindPopulated(*memory, block, words);
+  if (error != 0) {
     ThrowMemoryError(env, "ERR_MEMORY_OPEN",
                      "Cannot find populated pages: the file cannot be read", error);
   }
   return env.Undefined();
+}
+
+/// block, words
+Napi::Value GuestMemory::ScanPopulated(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Arguments arguments(info, "find populated pages");
+  if (Opened(env, "find populated pages") == nullptr) {
+    return env.Undefined();
+  }
+  const std::shared_ptr<kernel::GuestMemory>& memory = held_->memory;
+  const std::size_t block = ReadBlock(arguments, 0);
+  if (arguments.is_wrong()) {
+    return env.Undefined();
+  }
+  const std::span<std::uint32_t> words =
+      ReadPageBitmap(arguments, 1, "words", memory->PageCount(block));
+  if (arguments.is_wrong()) {
+    return env.Undefined();
+  }
+  return LaunchPiece(
+      info, {"ERR_MEMORY_OPEN", "Cannot find populated pages: the file cannot be read"},
+      [memory, block, words] { return kernel::FindPopulated(*memory, block, words); });
 }
 
 Napi::Value GuestMemory::Punch(const Napi::CallbackInfo& info) {

@@ -43,6 +43,7 @@ class GuestMemory : public Napi::ObjectWrap<GuestMemory> {
   Napi::Value IsLost(const Napi::CallbackInfo& info);
   Napi::Value View(const Napi::CallbackInfo& info);
   Napi::Value FindPopulated(const Napi::CallbackInfo& info);
+  Napi::Value ScanPopulated(const Napi::CallbackInfo& info);
   Napi::Value Punch(const Napi::CallbackInfo& info);
   Napi::Value Dispose(const Napi::CallbackInfo& info);
 

@@ -239,6 +239,8 @@ MemoryTarget::MemoryTarget(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Me
   if (arguments.is_wrong()) {
     return;
   }
+  // Buffers among its blocks live as long as this object.
+  memory_ = Napi::Persistent(info[0].As<Napi::Object>());
   target_ = std::make_shared<kernel::MemoryTarget>(memory);
   if (!target_->is_usable()) {
     ThrowError(info.Env(), "ERR_OUT_OF_MEMORY", "Cannot make memory target: out of memory");
@@ -284,7 +286,7 @@ Napi::Value EncodePages(const Napi::CallbackInfo& info) {
   }
   auto* task = new (std::nothrow) EncodePagesTask(Instance::Of(info.Env()), memory, range, slot,
                                                   options, store, out.data(), digests);
-  return PinAndLaunch(info, task, {9, 10, 5, 8, 2});
+  return PinAndLaunch(info, task, {9, 10, 0, 5, 8, 2});
 }
 
 Napi::Value HashPages(const Napi::CallbackInfo& info) {
@@ -304,7 +306,7 @@ Napi::Value HashPages(const Napi::CallbackInfo& info) {
   }
   auto* task = new (std::nothrow)
       HashPagesTask(Instance::Of(info.Env()), memory, range, secret, hashes, digests);
-  return PinAndLaunch(info, task, {2, 5, 6});
+  return PinAndLaunch(info, task, {0, 2, 5, 6});
 }
 
 Napi::Value ApplyBatch(const Napi::CallbackInfo& info) {
@@ -328,7 +330,7 @@ Napi::Value ApplyBatch(const Napi::CallbackInfo& info) {
   }
   auto* task = new (std::nothrow)
       ApplyTask(Instance::Of(info.Env()), *table, memory->target(), batch);
-  return PinAndLaunch(info, task, {3, 2});
+  return PinAndLaunch(info, task, {3, 1, 2});
 }
 
 }  // namespace pagelane::binding

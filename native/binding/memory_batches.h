@@ -23,6 +23,7 @@ class MemoryTarget : public Napi::ObjectWrap<MemoryTarget> {
  private:
   Napi::Value AddHeld(const Napi::CallbackInfo& info);
 
+  Napi::ObjectReference memory_;
   std::shared_ptr<kernel::MemoryTarget> target_;
 };
 

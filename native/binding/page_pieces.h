@@ -25,28 +25,35 @@ struct PagePiece {
 PagePiece ReadPiece(Arguments& arguments, const kernel::GuestMemory& memory,
                     bool has_host_pages) noexcept;
 
+/// What to reject with.
+struct PieceFailure {
+  const char* code;
+  const char* message;
+};
+
 /// Runs `Body`, which returns 0 or an errno to reject with.
 template <typename Body>
 class PieceTask final : public Task {
  public:
-  PieceTask(Instance& instance, const char* failure, Body body) noexcept
+  PieceTask(Instance& instance, const PieceFailure& failure, Body body) noexcept
       : Task(instance), failure_(failure), body_(std::move(body)) {}
 
  private:
   void Work(kernel::Scratch&) noexcept override { error_ = body_(); }
   napi_value Result(napi_env env) noexcept override {
-    return error_ == 0 ? nullptr : MakeSystemError(env, "ERR_DIRTY_LOG_FAILED", failure_, error_);
+    return error_ == 0 ? nullptr
+                       : MakeSystemError(env, failure_.code, failure_.message, error_);
   }
 
-  const char* const failure_;
+  const PieceFailure failure_;
   const Body body_;
   int error_ = 0;
 };
 
-/// Runs `body` on a thread of the pool, with the object that was called and the arguments behind
-/// the third pinned. failure: the message if it fails.
+/// Runs `body` on a thread of the pool, with the object that was called and the arguments pinned,
+/// from the second to the fifth, that are arrays.
 template <typename Body>
-Napi::Value LaunchPiece(const Napi::CallbackInfo& info, const char* failure,
+Napi::Value LaunchPiece(const Napi::CallbackInfo& info, const PieceFailure& failure,
                         Body body) noexcept {
   napi_env env = info.Env();
   auto* task =
@@ -56,8 +63,8 @@ Napi::Value LaunchPiece(const Napi::CallbackInfo& info, const char* failure,
     return info.Env().Undefined();
   }
   bool is_pinned = task->Pin(env, info.This());
-  for (std::size_t i = 3; i < info.Length() && i < 5 && is_pinned; i++) {
-    is_pinned = task->Pin(env, info[i]);
+  for (std::size_t i = 1; i < info.Length() && i < 5 && is_pinned; i++) {
+    is_pinned = !info[i].IsTypedArray() || task->Pin(env, info[i]);
   }
   if (!is_pinned) {
     Task::Drop(env, task);

@@ -104,13 +104,21 @@ int FindData(const GuestMemory& memory, std::size_t index, std::uint64_t begin,
   return 0;
 }
 
-int FindBetweenHoles(const GuestMemory& memory, std::size_t index, std::uint64_t begin,
-                     std::uint64_t end, std::span<std::uint32_t> words) noexcept {
+int FindPopulated(const GuestMemory& memory, std::size_t index,
+                  std::span<std::uint32_t> words) noexcept {
   const MemoryBlock& block = memory.block(index);
+  if (block.file < 0) {
+    SetBits(words, 0, memory.PageCount(index));
+    return 0;
+  }
+  if (IsHuge(block)) {
+    return FindByContents(block, memory.page_bytes(), words);
+  }
   const std::uint64_t page_bytes = memory.page_bytes();
-  for (std::uint64_t at = begin; at < end;) {
+  for (std::uint64_t at = 0; at < block.byte_count;) {
     std::uint64_t data = 0;
-    if (const int error = FindData(memory, index, at, &data); error != 0 || data >= end) {
+    if (const int error = FindData(memory, index, at, &data);
+        error != 0 || data >= block.byte_count) {
       return error;
     }
     const off_t hole =
@@ -118,21 +126,10 @@ int FindBetweenHoles(const GuestMemory& memory, std::size_t index, std::uint64_t
     if (hole < 0) {
       return errno == ENXIO ? 0 : errno;  // the file has just been cut off before it
     }
-    at = std::min(static_cast<std::uint64_t>(hole) - block.file_offset, end);
+    at = std::min(static_cast<std::uint64_t>(hole) - block.file_offset, block.byte_count);
     SetBits(words, data / page_bytes, (at + page_bytes - 1) / page_bytes);
   }
   return 0;
-}
-
-int FindPopulated(const GuestMemory& memory, std::size_t block,
-                  std::span<std::uint32_t> words) noexcept {
-  const MemoryBlock& found = memory.block(block);
-  if (found.file < 0) {
-    SetBits(words, 0, memory.PageCount(block));
-    return 0;
-  }
-  return IsHuge(found) ? FindByContents(found, memory.page_bytes(), words)
-                       : FindBetweenHoles(memory, block, 0, found.byte_count, words);
 }
 
 int PunchPages(const GuestMemory& memory, std::size_t block, std::uint64_t first_page,

@@ -154,30 +154,29 @@ int WriteTracker::ProtectBytes(std::uint64_t begin, std::uint64_t end) const noe
   return 0;
 }
 
-int WriteTracker::Protect(std::size_t block, std::uint64_t first_page, std::uint64_t page_count,
-                          std::span<const std::uint32_t> populated) const noexcept {
+int WriteTracker::Protect(std::size_t block, std::uint64_t first_page,
+                          std::uint64_t page_count) const noexcept {
   const MemoryBlock& found = memory_->block(block);
-  const std::uint64_t base = AddressOf(found.bytes);
-  const std::uint64_t base_end = base + RoundUp(found.byte_count, found.host_page_bytes);
   const std::uint64_t unit = TableBytes(block);
-  const std::uint64_t word_bytes = 32 * memory_->page_bytes();
-  const std::uint64_t word_end = (first_page + page_count + 31) / 32;
-  std::uint64_t done = base;
-  for (std::uint64_t word = first_page / 32; word < word_end; word++) {
-    if (populated[word] == 0) {
-      continue;
-    }
-    const std::uint64_t at = base + word * word_bytes;
-    const std::uint64_t begin = std::max(done, RoundDown(at, unit));
-    const std::uint64_t end = std::min(RoundUp(at + word_bytes, unit), base_end);
-    if (begin >= end) {
-      continue;
-    }
-    if (const int error = ProtectBytes(begin, end); error != 0) {
+  const std::uint64_t base = AddressOf(found.bytes);
+  const std::uint64_t page_end = first_page + page_count;
+  const std::uint64_t end =
+      base + RoundUp(page_end << memory_->page_bits(), found.host_page_bytes);
+  for (std::uint64_t at = base + (first_page << memory_->page_bits()); at < end;) {
+    std::uint64_t data = 0;
+    if (const int error = FindData(*memory_, block, at - base, &data); error != 0) {
       return error;
     }
-    Know(block, begin, end);
-    done = end;
+    at = std::max(at, RoundDown(base + data, unit));
+    if (at >= end || data >= found.byte_count) {
+      return 0;
+    }
+    const std::uint64_t next = std::min(RoundDown(at, unit) + unit, end);
+    if (const int error = ProtectBytes(at, next); error != 0) {
+      return error;
+    }
+    Know(block, at, next);
+    at = next;
   }
   return 0;
 }
@@ -200,6 +199,22 @@ std::uint64_t WriteTracker::KnownEnd(std::size_t block, std::uint64_t begin,
   return std::min(at, end);
 }
 
+/// Sets the bits of pages between two bytes of a block that are in no hole, page by page: where
+/// data ends is not asked, as the file might be walked to its end for it.
+int WriteTracker::NoteData(std::size_t block, std::uint64_t begin, std::uint64_t end,
+                           std::span<std::uint32_t> words) const noexcept {
+  const std::uint64_t unit = memory_->block(block).host_page_bytes;
+  for (std::uint64_t at = begin; at < end;) {
+    std::uint64_t data = 0;
+    if (const int error = FindData(*memory_, block, at, &data); error != 0 || data >= end) {
+      return error;
+    }
+    at = std::min(RoundDown(data, unit) + unit, end);
+    SetBits(words, data >> memory_->page_bits(), ((at - 1) >> memory_->page_bits()) + 1);
+  }
+  return 0;
+}
+
 /// Scans between two addresses of a block.
 int WriteTracker::CollectBytes(std::size_t block, std::uint64_t begin, std::uint64_t end,
                                bool is_known, std::span<std::uint32_t> words) const noexcept {
@@ -219,8 +234,8 @@ int WriteTracker::CollectBytes(std::size_t block, std::uint64_t begin, std::uint
           std::min(((regions[i].end - base - 1) >> page_bits) + 1, page_count);
       if (is_known) {
         SetBits(words, first, behind);
-      } else if (const int error = FindBetweenHoles(*memory_, block, first << page_bits,
-                                                    behind << page_bits, words);
+      } else if (const int error = NoteData(block, first << page_bits, behind << page_bits,
+                                            words);
                  error != 0) {
         return error;
       }
@@ -256,7 +271,7 @@ int WriteTracker::Collect(std::size_t block, std::uint64_t first_page, std::uint
       return error;
     }
     at = std::max(at, RoundDown(base + data, unit));
-    if (at >= end) {
+    if (at >= end || data >= found.byte_count) {
       return 0;
     }
     if (KnownAt(block, at).load(std::memory_order_relaxed)) {

@@ -46,15 +46,14 @@ class WriteTracker {
 
   const GuestMemory& memory() const noexcept { return *memory_; }
 
-  /// Protects what `populated` has a bit for, and what shares its page tables. The first page is a
+  /// Protects what is no hole of its file, and what shares its page tables. The first page is a
   /// multiple of 32, and begins a host page.
   ///
   /// Pages that are not protected count as written once they are mapped, by a read as well; nothing
   /// is taken for them until then, however many there are.
-  /// populated: of the block, lowest bit first, from its first page on.
-  /// Returns:   0 or errno.
-  int Protect(std::size_t block, std::uint64_t first_page, std::uint64_t page_count,
-              std::span<const std::uint32_t> populated) const noexcept;
+  /// Returns: 0 or errno.
+  int Protect(std::size_t block, std::uint64_t first_page,
+              std::uint64_t page_count) const noexcept;
 
   /// Sets the bits of what was written since it was protected, and protects it anew. The first
   /// page is a multiple of 32, and begins a host page.
@@ -70,6 +69,8 @@ class WriteTracker {
   TrackerFault Open();
   TrackerFault Register();
   int ProtectBytes(std::uint64_t begin, std::uint64_t end) const noexcept;
+  int NoteData(std::size_t block, std::uint64_t begin, std::uint64_t end,
+               std::span<std::uint32_t> words) const noexcept;
   int CollectBytes(std::size_t block, std::uint64_t begin, std::uint64_t end, bool is_known,
                    std::span<std::uint32_t> words) const noexcept;
   std::uint64_t TableBytes(std::size_t block) const noexcept;

@@ -29,7 +29,8 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
     /^ERR_BATCH_(REFERENCE|NUMBER)$/,
     'the ends differ in what the destination has: compare their versions, or use --store off',
   ],
-  [/^ERR_(BATCH|FRAME)_|^ERR_MESSAGE|^ERR_WINDOW_EXCEEDED$/, PEER],
+  [/^ERR_(BATCH|FRAME)_|^ERR_MESSAGE|^ERR_WINDOW_EXCEEDED$|^ERR_HANDSHAKE$/, PEER],
+  [/^ERR_OUT_OF_MEMORY$/, 'give the process more memory, or it less to keep (--store)'],
   [/^ERR_DIGEST$/, 'memory at the destination is not what was sent: do not use it'],
   [
     /^ERR_VERIFY$/,
@@ -48,6 +49,10 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
     /^ERR_MEMORY_(SIZE|NAME|OVERLAP)$/,
     'look at the blocks: whole pages within their files, names that differ, nothing twice',
   ],
+  [
+    /^ERR_MEMORY_LAYOUT$/,
+    'give the guest the same RAM blocks at both ends: names, sizes, order, page size',
+  ],
   [/^ERR_MEMORY_MAP$/, 'look at the rights of its file, and at free huge pages (/proc/meminfo)'],
   [/^ERR_MEMORY_LOST$/, 'look who truncates the memory, and at the room of its file system'],
   [/^ERR_MEMORY_/, 'the embedding program uses memory as it was not opened for, or is closed'],
@@ -56,6 +61,13 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
     "the message says why writes cannot be logged so: use the hypervisor's own log, or hashes",
   ],
   [/^ERR_DIRTY_LOG_/, 'start the dirty log, and copy all memory anew'],
+  [
+    /^ERR_NOT_CONVERGING$/,
+    'add a path, allow a longer downtime, more rounds or bytes, or slow the guest down (throttle)',
+  ],
+  [/^ERR_GUEST_TIMEOUT$/, 'look at the load of the destination, and at its log'],
+  [/^ERR_DEVICE_STATE$/, 'the device state is too large: put what is large into a RAM block'],
+  [/^ERR_KEPT_MEMORY$/, 'look at the folder of kept memory: its rights, room and file system'],
   [/^ERR_SESSION_JOINS$/, 'wrong proofs came from there: joins from there are refused for 30 s'],
   [
     /^ERR_(SESSION|CONNECTION)_LIMIT$/,
@@ -81,7 +93,7 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
     "look at the file and its folder; if it is damaged, start no copy by it: ask the other side's",
   ],
   [
-    /^ERR_HANDOVER_(LOST|TIMEOUT)$/,
+    /^ERR_HANDOVER_(ABORTED|LOST|TIMEOUT)$/,
     'look at the other side and its log; the guest can be moved again',
   ],
   [/^ERR_HANDOVER_UNDECIDED$/, 'start neither copy; "pagelane status" at the other side tells'],

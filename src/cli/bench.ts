@@ -1,12 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import {
   connect,
-  createKeyFile,
   type DirtyLog,
   digestMemory,
   formatBytes,
@@ -14,8 +11,6 @@ import {
   formatRate,
   type GuestResult,
   hashDirtyLog,
-  IncomingGuest,
-  listen,
   type MoveOptions,
   migrateToNull,
   PATHS_MAX,
@@ -27,6 +22,7 @@ import {
   sumOf,
   writeProtectDirtyLog,
 } from '../index.ts';
+import { BenchDestination, beDestination } from './bench-destination.ts';
 import { drawRounds } from './chart.ts';
 import {
   COMMON_FLAGS,
@@ -40,7 +36,7 @@ import {
   type Values,
 } from './options.ts';
 import { print } from './report.ts';
-import { openSyntheticMemory, SyntheticGuest } from './synthetic-guest.ts';
+import { SyntheticGuest } from './synthetic-guest.ts';
 
 /*
  * `pagelane bench`: memory that is made up goes through all that a migration goes through
@@ -50,11 +46,6 @@ import { openSyntheticMemory, SyntheticGuest } from './synthetic-guest.ts';
  *   --listen       the destination's side, for a source on another host
  *   --to           the source's side, to a destination on another host
  */
-
-/* Chosen by us */
-
-/** How long the other process may take to listen, and to say how it ended. */
-const CHILD_TIMEOUT_MS = 60_000;
 
 const { threads, key, insecure, output, help } = COMMON_FLAGS;
 const FLAGS: Flags = {
@@ -109,6 +100,16 @@ interface BenchPlan {
   readonly makeLog: (guest: SyntheticGuest) => DirtyLog;
 }
 
+/** Where it goes. */
+type BenchTarget =
+  | { readonly kind: 'here'; readonly pathCount: number; readonly isInsecure: boolean }
+  | { readonly kind: 'nowhere' }
+  | {
+      readonly kind: 'there';
+      readonly paths: readonly { host: string; port: number }[];
+      readonly security: Security;
+    };
+
 /** How it went; `memory` is the digest of all of it at the end. */
 interface BenchRecord {
   readonly type: 'bench';
@@ -125,20 +126,36 @@ export async function bench(args: readonly string[]): Promise<number> {
     return 0;
   }
   if (positionals.length > 0) throw new UsageError(`unexpected "${positionals[0]}"`);
-  const isRecord = values.text('output') !== undefined && values.text('output') !== 'text';
+  const isRecord = readIsRecord(values);
   const address = values.text('listen');
-  if (address !== undefined) return await beDestination(values, address);
+  if (address !== undefined) {
+    const count = readCount(values, 'threads', 1, 256);
+    return await beDestination({
+      ...readFlag('listen', address, parseHostPort),
+      security: readSecurity(values),
+      ...(count !== undefined && { threads: count }),
+    });
+  }
   const plan = readPlan(values);
+  const target = readTarget(values);
   const guest = new SyntheticGuest(plan);
   try {
-    const { record, there } = await run(plan, guest, values);
-    const isSame = there === undefined || there === record.memory;
+    await guest.ready;
+    const { record, there } = await run(plan, guest, target);
+    const isSame = there === undefined ? undefined : there === record.memory;
     if (isRecord) print(`${JSON.stringify({ ...record, isSame })}\n`);
-    else print(describe(record, plan, there === undefined ? undefined : isSame));
-    return record.result.outcome === 'completed' && isSame ? 0 : 1;
+    else print(describe(record, plan, isSame));
+    return record.result.outcome === 'completed' && isSame !== false ? 0 : 1;
   } finally {
     await guest.dispose();
   }
+}
+
+function readIsRecord(values: Values): boolean {
+  const output = values.text('output') ?? 'text';
+  if (output === 'text') return false;
+  if (output === 'json' || output === 'ndjson') return true;
+  throw new UsageError(`--output: "${output}" is none of text, json, ndjson`);
 }
 
 function readPlan(values: Values): BenchPlan {
@@ -155,47 +172,52 @@ function readPlan(values: Values): BenchPlan {
   if (log !== 'write-protect' && log !== 'hash') {
     throw new UsageError(`--dirty-log: "${log}" is none of write-protect, hash`);
   }
+  const downtimeMs = readFlag('downtime', values.text('downtime') ?? '100ms', parseDuration);
+  if (downtimeMs === 0) throw new UsageError('--downtime: must be more than 0');
   return {
     bytes,
     zeroPercent,
     randomPercent,
     dirtyRate: count('dirty-rate', 10_000_000, 2000),
-    downtimeMs: readFlag('downtime', values.text('downtime') ?? '100ms', parseDuration),
+    downtimeMs,
     codec: readCodec(values),
     threads: readCount(values, 'threads', 1, 256),
     makeLog: ({ memory }) => (log === 'hash' ? hashDirtyLog(memory) : writeProtectDirtyLog(memory)),
   };
 }
 
+function readTarget(values: Values): BenchTarget {
+  const paths = values.texts('to').map((text) => readFlag('to', text, parseHostPort));
+  if (paths.length > 0) return { kind: 'there', paths, security: readSecurity(values) };
+  if (values.text('paths') === 'null:') return { kind: 'nowhere' };
+  const pathCount = readCount(values, 'paths', 1, PATHS_MAX) ?? 2;
+  return { kind: 'here', pathCount, isInsecure: values.is('insecure') };
+}
+
 /** Migrates the guest to wherever that was asked for; `there` is the destination's digest. */
 async function run(
   plan: BenchPlan,
   guest: SyntheticGuest,
-  values: Values,
-): Promise<{ record: BenchRecord; there: string | undefined }> {
+  target: BenchTarget,
+): Promise<{ record: BenchRecord; there?: string }> {
   const options = moveOptions(plan, guest);
-  const paths = values.text('paths') ?? '2';
-  const targets = values.texts('to').map((text) => readFlag('to', text, parseHostPort));
-  if (targets.length > 0) {
-    const result = await migrate(plan, options, targets, readSecurity(values));
-    return { record: await recordOf(result, guest), there: undefined };
+  const { threads: count } = plan;
+  if (target.kind === 'there') {
+    const result = await migrate(plan, options, target.paths, target.security);
+    return { record: await recordOf(result, guest) };
   }
-  if (paths === 'null:') {
-    const { threads: count } = plan;
-    const result = await migrateToNull({
-      ...options,
-      ...(count !== undefined && { threads: count }),
-    });
-    return { record: await recordOf(result, guest), there: undefined };
+  if (target.kind === 'nowhere') {
+    const threads = count === undefined ? {} : { threads: count };
+    return { record: await recordOf(await migrateToNull({ ...options, ...threads }), guest) };
   }
-  const count = readCount(values, 'paths', 1, PATHS_MAX)!;
   const folder = mkdtempSync(join(tmpdir(), 'pagelane-bench-'));
   try {
-    await using child = await Destination.start(plan, folder, values.is('insecure'));
-    const target = { host: '127.0.0.1', port: child.port };
-    const result = await migrate(plan, options, new Array(count).fill(target), child.security);
-    const record = await recordOf(result, guest);
-    return { record, there: (await child.record()).memory };
+    const { pathCount, isInsecure } = target;
+    await using child = await BenchDestination.start({ folder, isInsecure, threads: count });
+    const path = { host: '127.0.0.1', port: child.port };
+    const paths = Array.from({ length: pathCount }, () => path);
+    const result = await migrate(plan, options, paths, child.security);
+    return { record: await recordOf(result, guest), there: await child.memory() };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -230,7 +252,7 @@ async function migrate(
 }
 
 async function recordOf(result: GuestResult, guest: SyntheticGuest): Promise<BenchRecord> {
-  const memory = (await digestMemory(guest.memory)).toString(16);
+  const memory = (await digestMemory(guest.memory)).toString(16).padStart(16, '0');
   return { type: 'bench', result, memory, writtenPages: guest.writtenPages };
 }
 
@@ -243,99 +265,6 @@ function readSecurity(values: Values): Security {
     );
   }
   return { kind: 'key', key: readKeyFile(file) };
-}
-
-/** The destination's side, for one migration. */
-async function beDestination(values: Values, address: string): Promise<number> {
-  const count = readCount(values, 'threads', 1, 256);
-  await using listener = await listen({
-    ...readFlag('listen', address, parseHostPort),
-    security: readSecurity(values),
-    ...(count !== undefined && { threads: count }),
-  });
-  say({ type: 'listening', port: listener.port });
-  await using session = await listener.accept();
-  const incoming = await session.acceptGuest();
-  if (!(incoming instanceof IncomingGuest)) throw new UsageError('the source only asks');
-  const [block] = incoming.layout.blocks;
-  const memory = openSyntheticMemory(block?.usedBytes ?? 0);
-  try {
-    const result = await incoming.receive({ memory, start: () => {} });
-    const digest = (await digestMemory(memory)).toString(16);
-    say({ type: 'bench', result, memory: digest });
-    return result.outcome === 'completed' ? 0 : 1;
-  } finally {
-    memory.dispose();
-  }
-}
-
-function say(record: Readonly<Record<string, unknown>>): void {
-  print(`${JSON.stringify(record)}\n`);
-}
-
-/** The destination in a process of its own. */
-class Destination implements AsyncDisposable {
-  readonly port: number;
-  readonly security: Security;
-  readonly #process: ChildProcess;
-  readonly #lines: AsyncIterator<string>;
-
-  private constructor(
-    child: ChildProcess,
-    lines: AsyncIterator<string>,
-    { port, security }: { port: number; security: Security },
-  ) {
-    this.#process = child;
-    this.#lines = lines;
-    this.port = port;
-    this.security = security;
-  }
-
-  static async start(plan: BenchPlan, folder: string, isInsecure: boolean): Promise<Destination> {
-    const file = join(folder, 'key');
-    if (!isInsecure) createKeyFile(file);
-    const protection = isInsecure ? ['--insecure'] : ['--key', file];
-    const count = plan.threads === undefined ? [] : ['--threads', String(plan.threads)];
-    const args = [process.argv[1]!, 'bench', '--listen', '127.0.0.1:0', ...protection, ...count];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-    const { port } = (await nextRecord(lines, 'listen')) as unknown as { port: number };
-    const security = isInsecure
-      ? ({ kind: 'none' } as const)
-      : { kind: 'key' as const, key: readKeyFile(file) };
-    return new Destination(child, lines, { port, security });
-  }
-
-  async record(): Promise<BenchRecord> {
-    return (await nextRecord(this.#lines, 'say how it ended')) as unknown as BenchRecord;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#process.exitCode !== null || this.#process.signalCode !== null) return;
-    const ended = new Promise((resolve) => this.#process.once('exit', resolve));
-    this.#process.kill('SIGKILL');
-    await ended;
-  }
-}
-
-async function nextRecord(
-  lines: AsyncIterator<string>,
-  what: string,
-): Promise<Readonly<Record<string, unknown>>> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new Error(`Waited ${CHILD_TIMEOUT_MS} ms for the destination to ${what}`)),
-      CHILD_TIMEOUT_MS,
-    );
-  });
-  try {
-    const { value, done } = await Promise.race([lines.next(), late]);
-    if (done === true) throw new Error(`The destination ended before it could ${what}`);
-    return JSON.parse(value) as Readonly<Record<string, unknown>>;
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function describe(record: BenchRecord, plan: BenchPlan, isSame: boolean | undefined): string {
@@ -361,7 +290,9 @@ function describe(record: BenchRecord, plan: BenchPlan, isSame: boolean | undefi
     `time      ${formatDuration(durationMs)}, ${formatRate(plan.bytes / seconds)} of memory`,
     `downtime  ${stood} of ${formatDuration(plan.downtimeMs)}`,
     `processor ${((cpuSeconds * 2 ** 30) / plan.bytes).toFixed(2)} s per GiB, source alone`,
-    ...(isSame === undefined ? [] : [`memory is ${isSame ? 'the same' : 'NOT THE SAME'} there`]),
+    isSame === undefined
+      ? `digest    ${record.memory}, of all memory at the end`
+      : `memory is ${isSame ? 'the same' : 'NOT THE SAME'} there`,
   ];
   return `${lines.join('\n')}\n`;
 }

@@ -1,4 +1,5 @@
 import { randomFillSync } from 'node:crypto';
+import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { createMemoryFile, GuestMemory, type MemoryHandle } from '../index.ts';
@@ -50,6 +51,8 @@ export interface SyntheticOptions {
 /** Guest memory of zeros, noise and text, and a thread that writes to it. */
 export class SyntheticGuest {
   readonly memory: GuestMemory;
+  /** Resolves when the thread writes: a migration that begins sooner waits for it while paused. */
+  readonly ready: Promise<unknown>;
   readonly #state: Int32Array<SharedArrayBuffer>;
   readonly #worker: Worker | undefined;
 
@@ -58,6 +61,7 @@ export class SyntheticGuest {
     fill(this.memory.view(0), options);
     const control = new SharedArrayBuffer(4 * WriterState.count);
     this.#state = new Int32Array(control);
+    this.ready = Promise.resolve();
     if (options.dirtyRate === 0) return;
     const data: WriterData = {
       handle: this.memory.handle,
@@ -67,6 +71,7 @@ export class SyntheticGuest {
     };
     const entry = new URL('./synthetic-writer.js', import.meta.url);
     this.#worker = new Worker(entry, { workerData: data });
+    this.ready = once(this.#worker, 'message');
   }
 
   /** Pages that were written to, each time counted. */

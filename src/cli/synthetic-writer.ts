@@ -68,4 +68,5 @@ function run(): void {
   parentPort?.close();
 }
 
+parentPort?.postMessage('ready');
 run();

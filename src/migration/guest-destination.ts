@@ -168,19 +168,20 @@ class GuestDestination {
   async run(): Promise<GuestResult> {
     const { session, lane } = this.#parts;
     try {
-      const applier = this.#begin();
+      session.ended.then((error) => this.#sessionEnded(error));
       lane.onDrain = () => {
         this.#drained.resolve();
         this.#drained = new Deferred();
       };
-      lane.onMessage = (incoming) => this.#receive(incoming);
-      session.ended.then((error) => this.#sessionEnded(error));
+      const applier = await this.#or(this.#begin());
       if (this.#plan.receive !== undefined) {
         // From here on the source may ask about it, on another session too.
         rememberLive(this.#handover, this.#open.migration);
         this.#noteAbort();
         await this.#or(this.#handover.reserve());
       }
+      // Only now: what the source says of a hand-over that has not begun would be lost.
+      lane.onMessage = (incoming) => this.#receive(incoming);
       this.#applier = applier;
       await this.#or(this.#tellHeld());
       this.#work();
@@ -192,14 +193,14 @@ class GuestDestination {
   }
 
   /** @throws {PagelaneError} ERR_MEMORY_LAYOUT If memory is not like the source's. */
-  #begin(): BatchApplier {
+  async #begin(): Promise<BatchApplier> {
     const { memory, storeBytes = defaultStoreBytes() } = this.#plan;
     const difference = findDifference(this.#layout, memory.layout);
     if (difference !== undefined) {
       throw new PagelaneError('ERR_MEMORY_LAYOUT', `Cannot receive guest: ${difference}`);
     }
     this.#parts.tally.storeBytes = storeBytes;
-    const applier = new BatchApplier(memory, storeSlots(memory.layout, storeBytes));
+    const applier = await BatchApplier.open(memory, storeSlots(memory.layout, storeBytes));
     this.#put(message.encodeStore(storeBytes, HEADER_BYTES));
     return applier;
   }

@@ -81,7 +81,12 @@ export function encodeRound(round: number, roomBytes: number): EncodedMessage {
 /** @throws {ProtocolError} ERR_MESSAGE If it is not one. */
 export function decodeRound(payload: Uint8Array): number {
   check(payload.length === ROUND_BYTES, 'the end of a round has a wrong length');
-  const round = viewOf(payload).getUint32(4, true);
+  const view = viewOf(payload);
+  check(
+    (view.getUint32(0, true) & 0xffff_ff00) === 0,
+    'the end of a round has bytes that are not 0',
+  );
+  const round = view.getUint32(4, true);
   check(round >= 1 && round <= ROUNDS_MAX, 'the number of a round is out of range');
   return round;
 }
@@ -112,6 +117,8 @@ export function decodeHeld(payload: Uint8Array): HeldMessage {
   check(pageCount <= HELD_PAGES_MAX, 'a list of hashes is too long');
   check(firstPage <= BigInt(Number.MAX_SAFE_INTEGER), 'a page index is too large');
   check(view.getUint8(1) <= 1, 'flags of a list of hashes are wrong');
+  check(view.getUint8(1) === 0 || pageCount === 0, 'the end of the hashes has some');
+  check(view.getBigUint64(16, true) === 0n, 'a list of hashes has bytes that are not 0');
   const hashes = payload.subarray(HELD_HEADER_BYTES);
   check(hashes.length === pageCount * PAGE_HASH_BYTES, 'a list of hashes has a wrong length');
   return {

@@ -160,7 +160,7 @@ export class GuestSource {
     const { source, move } = this.#plan;
     // From here on what is written is in the log: only then is it safe to look.
     await this.#or(move?.dirtyLog.start());
-    this.#toSend = source.findAllPopulated();
+    this.#toSend = await this.#or(source.scanAllPopulated());
     this.#compareReceived();
     await this.#within(this.#allHeld.promise, HELD_TIMEOUT_MS, 'to say what it holds');
     await this.#or(this.#comparing);

@@ -34,7 +34,7 @@ export async function tellHeld(
   drained: () => Promise<void>,
 ): Promise<void> {
   const secret = randomBytes(HASH_SECRET_BYTES);
-  const all = memory.findAllPopulated();
+  const all = await memory.scanAllPopulated();
   for (const [block, bitmap] of all.entries()) {
     let from = nextSet(bitmap, 0);
     while (from < bitmap.pageCount) {

@@ -13,17 +13,22 @@ export class BatchApplier {
   readonly #inWork = new Set<Promise<void>>();
   #isStopped = false;
 
+  private constructor(blocks: BlockTable, target: MemoryTarget) {
+    this.#blocks = blocks;
+    this.#target = target;
+  }
+
   /**
    * @param memory Writable. What its files hold already is taken for what it holds.
    * @param storeSlots Pages that are kept for the source.
    * @throws {RangeError} If memory is not writable; {Error} ERR_OUT_OF_MEMORY, ERR_MEMORY_CLOSED.
    */
-  constructor(memory: GuestMemory, storeSlots: number) {
-    this.#blocks = openBlockTable(memory.layout, storeSlots);
-    this.#target = new native.MemoryTarget(memory.native);
-    for (const [block, { words }] of memory.findAllPopulated().entries()) {
-      this.#target.addHeld(block, words);
+  static async open(memory: GuestMemory, storeSlots: number): Promise<BatchApplier> {
+    const target = new native.MemoryTarget(memory.native);
+    for (const [block, { words }] of (await memory.scanAllPopulated()).entries()) {
+      target.addHeld(block, words);
     }
+    return new BatchApplier(openBlockTable(memory.layout, storeSlots), target);
   }
 
   /**

@@ -2,8 +2,9 @@ import { availableParallelism } from 'node:os';
 import { DirtyLogError, messageOf } from '../errors.ts';
 import { native } from '../native.ts';
 import type { PageDigests, WriteTracker } from '../native-memory.ts';
-import { asTyped, typed } from './addon-error.ts';
+import { typed } from './addon-error.ts';
 import type { GuestMemory } from './memory.ts';
+import { inPieces } from './pieces.ts';
 
 /**
  * Says which pages of the guest's memory were written.
@@ -66,10 +67,10 @@ export function callbackDirtyLog(
  * Needs Linux 6.7, memory mapped for writing, files alone, and no other userfaultfd on it; no right
  * where the system lets anybody have UFFD_USER_MODE_ONLY.
  *
- * Cost (measured by bench/trials/dirty-log.ts; bench/README.md has figures): the first write to a
- * page after each collect takes a fault that the kernel settles, about a microsecond; collecting
- * walks the page tables, a few milliseconds per GiB, with threads of the addon. Page tables
- * take 2 MiB per GiB of populated memory.
+ * Cost (bench/trials/dirty-log.ts measures it; bench/README.md has figures): the first write to a
+ * page after each collect takes a fault that the kernel settles, about a microsecond of processor
+ * time; collecting walks page tables in threads of the addon, from under a millisecond per GiB
+ * if nothing was written to 10 if all was. Page tables take 2 MiB per GiB that is populated.
  *
  * `start` throws ERR_DIRTY_LOG_UNSUPPORTED, with the reason, where it cannot be done.
  */
@@ -86,7 +87,7 @@ export function writeProtectDirtyLog(memory: GuestMemory): DirtyLog {
  * whoever copies must `note` it in `digests`.
  *
  * Cost (measured as above): the writer is not slowed down, but each collect reads all of the
- * memory that is populated, at the speed of memory; 8 bytes are kept for a page.
+ * memory that is populated: about 75 ms of processor time per GiB. 8 bytes are kept for a page.
  *
  * @param threads How many threads of the addon it may keep busy. @default as many processors as
  *   this process may use
@@ -164,9 +165,9 @@ class WriteProtectDirtyLog implements DirtyLog {
     this.#tracker = tracker;
     try {
       for (const block of memory.layout.blocks.keys()) {
-        const populated = populatedPages(memory, block);
-        await inPieces(memory.pageCount(block), TRACKED_PIECE_PAGES, LANES, (first, count) =>
-          tracker.protect(block, first, count, populated),
+        const pages = memory.pageCount(block);
+        await inPieces({ pages, piecePages: TRACKED_PIECE_PAGES }, (first, count) =>
+          tracker.protect(block, first, count),
         );
       }
       memory.checkIntact();
@@ -183,7 +184,7 @@ class WriteProtectDirtyLog implements DirtyLog {
     this.#memory.checkIntact();
     for (const [block, words] of bitmaps.entries()) {
       const pages = this.#memory.pageCount(block);
-      await inPieces(pages, TRACKED_PIECE_PAGES, LANES, (first, count) =>
+      await inPieces({ pages, piecePages: TRACKED_PIECE_PAGES }, (first, count) =>
         tracker.collect(block, first, count, words),
       );
     }
@@ -195,9 +196,6 @@ class WriteProtectDirtyLog implements DirtyLog {
     this.#tracker = undefined;
   }
 }
-
-/** Pieces that are looked at at once. */
-const LANES = availableParallelism();
 
 class HashDirtyLog implements DirtyLog {
   readonly name = 'hash';
@@ -223,11 +221,11 @@ class HashDirtyLog implements DirtyLog {
     if (digests === undefined) throw notStarted();
     checkBitmaps(this.#memory, bitmaps);
     for (const [block, words] of bitmaps.entries()) {
-      const populated = populatedPages(this.#memory, block);
       const pages = this.#memory.pageCount(block);
-      await inPieces(pages, COMPARED_PIECE_PAGES, this.#threads, (first, count) =>
-        digests.compare(block, first, count, populated, words),
-      );
+      const populated = new Uint32Array(Math.ceil(pages / 32));
+      await this.#memory.scanPopulated(block, populated);
+      const cut = { pages, piecePages: COMPARED_PIECE_PAGES, lanes: this.#threads };
+      await inPieces(cut, (first, count) => digests.compare(block, first, count, populated, words));
     }
     this.#memory.checkIntact();
   }
@@ -256,39 +254,4 @@ function checkBitmaps(memory: GuestMemory, bitmaps: readonly Uint32Array[]): voi
       `Cannot collect writes of block "${name}": ${length} words must be for ${pages} pages`,
     );
   }
-}
-
-function populatedPages(memory: GuestMemory, block: number): Uint32Array {
-  const words = new Uint32Array(Math.ceil(memory.pageCount(block) / 32));
-  memory.findPopulated(block, words);
-  return words;
-}
-
-/**
- * Works on all pages of a block, `lanes` pieces at a time. When it returns or throws, no thread is
- * at work any more.
- */
-async function inPieces(
-  pages: number,
-  piecePages: number,
-  lanes: number,
-  work: (firstPage: number, pageCount: number) => Promise<void>,
-): Promise<void> {
-  let next = 0;
-  const runLane = async (): Promise<void> => {
-    while (next < pages) {
-      const first = next;
-      next += piecePages;
-      try {
-        await work(first, Math.min(piecePages, pages - first));
-      } catch (error) {
-        next = pages;
-        throw asTyped(error);
-      }
-    }
-  };
-  const length = Math.min(lanes, Math.ceil(pages / piecePages));
-  const results = await Promise.allSettled(Array.from({ length }, runLane));
-  const failed = results.find((result) => result.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
 }

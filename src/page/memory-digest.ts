@@ -17,7 +17,7 @@ export async function digestMemory(memory: GuestMemory): Promise<bigint> {
   const hashes = new Uint8Array(new ArrayBuffer(PIECE_PAGES * PAGE_HASH_BYTES));
   let digest = 0n;
   const zero = await hashOfZeros(memory, secret);
-  for (const [block, bitmap] of memory.findAllPopulated().entries()) {
+  for (const [block, bitmap] of (await memory.scanAllPopulated()).entries()) {
     const pages = bitmap.pageCount;
     for (let from = 0; from < pages; from += PIECE_PAGES) {
       const end = Math.min(pages, from + PIECE_PAGES);

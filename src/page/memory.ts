@@ -4,7 +4,7 @@ import { markAsUntransferable } from 'node:worker_threads';
 import { MemoryError } from '../errors.ts';
 import { native } from '../native.ts';
 import type { NativeGuestMemory } from '../native-memory.ts';
-import { typed } from './addon-error.ts';
+import { asTyped, typed } from './addon-error.ts';
 import { DirtyBitmap } from './bitmap.ts';
 import {
   BLOCK_NAME_BYTES_MAX,
@@ -190,13 +190,25 @@ export class GuestMemory implements Disposable {
     typed(() => this.native.findPopulated(block, words));
   }
 
-  /** `findPopulated` of every block, in their order. */
-  findAllPopulated(): DirtyBitmap[] {
-    return this.layout.blocks.map((_, block) => {
-      const bitmap = new DirtyBitmap(this.pageCount(block));
-      this.findPopulated(block, bitmap.words);
-      return bitmap;
-    });
+  /**
+   * As `findPopulated`, in a thread of the addon: for blocks so large that the script must not
+   * wait. Either takes some 10 ms per GiB of populated pages of 4 KiB on tmpfs; holes take none.
+   *
+   * Promise: when it settles, nobody writes to `words` any more.
+   */
+  async scanPopulated(block: number, words: Uint32Array): Promise<void> {
+    try {
+      await this.native.scanPopulated(block, words);
+    } catch (cause) {
+      throw asTyped(cause);
+    }
+  }
+
+  /** `scanPopulated` of every block, in their order. */
+  async scanAllPopulated(): Promise<DirtyBitmap[]> {
+    const bitmaps = this.layout.blocks.map((_, block) => new DirtyBitmap(this.pageCount(block)));
+    for (const [block, { words }] of bitmaps.entries()) await this.scanPopulated(block, words);
+    return bitmaps;
   }
 
   /**

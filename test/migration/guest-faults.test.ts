@@ -424,7 +424,7 @@ test.each([1, 2, 3, 4])(
 
 /** Waits until something has arrived. */
 async function untilWritten(memory: GuestMemory): Promise<void> {
-  while (memory.findAllPopulated()[0]!.count() < 300) {
+  while ((await memory.scanAllPopulated())[0]!.count() < 300) {
     await new Promise((resolve) => setImmediate(resolve));
   }
 }

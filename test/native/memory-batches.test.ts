@@ -343,3 +343,20 @@ test('arguments are checked', async () => {
   guest.dispose();
   closeSync(file);
 });
+
+test('buffers are kept while a thread works on them, and as long as a target has them', async () => {
+  const make = (): NativeGuestMemory => {
+    const buffer = new Uint8Array(new ArrayBuffer(PAGES * PAGE_BYTES)).fill(3);
+    return new GuestMemory([{ name: 'ram', buffer }], { isWritable: true }).native;
+  };
+  const collect = globalThis.gc;
+  const sent = encodeRange(make(), allWords(), [0, 100]);
+  const target = new native.MemoryTarget(make());
+  collect?.();
+  const { batch, sealed } = await sent;
+  expect(sealed[Sealed.fillPages]).toBe(100);
+  collect?.();
+  const decoded = new Int32Array(Decoded.count);
+  await native.applyBatch(openTable(), target, batch, decoded);
+  expect(decoded[Decoded.fillPages]).toBe(100);
+});

@@ -98,6 +98,7 @@ test('native.GuestMemory: methods check their arguments, and what they are calle
   for (const block of [-1, 2, 0.5, Number.NaN]) {
     expect(() => memory.view(block)).toThrow(RangeError);
     expect(() => memory.findPopulated(block, wordsFor(2))).toThrow(RangeError);
+    expect(() => memory.scanPopulated(block, wordsFor(2))).toThrow(RangeError);
     expect(() => memory.punch(block, 0, 1)).toThrow(RangeError);
   }
   for (const [first, count] of [
@@ -110,6 +111,7 @@ test('native.GuestMemory: methods check their arguments, and what they are calle
   ] as const) {
     expect(() => memory.punch(0, first, count)).toThrow(RangeError);
   }
+  expect(() => memory.scanPopulated(0, wordsFor(100))).toThrow(RangeError);
   expect(() => memory.findPopulated(0, new Uint8Array(4) as unknown as Uint32Array)).toThrow(
     TypeError,
   );

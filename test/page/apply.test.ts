@@ -20,7 +20,7 @@ function openMemory(): GuestMemory {
 /** Batches of all pages, none of which relies on another. */
 async function encodeAll(memory: GuestMemory): Promise<Uint8Array[]> {
   const batches: Uint8Array[] = [];
-  const [bitmap] = memory.findAllPopulated();
+  const [bitmap] = await memory.scanAllPopulated();
   const encoder = new BatchEncoder({ codec: 'none', threads: 2 });
   for (let from = 0; from < PAGES; from += BATCH_PAGES) {
     const range = { memory: memory.native, block: 0, words: bitmap!.words, digests: undefined };
@@ -37,7 +37,7 @@ test('BatchApplier stop() resolves when nothing is written any more', async () =
   using there = openMemory();
   memory.view(0).set(exactRandomBytes(createPrng(1), PAGES * PAGE_BYTES));
   const batches = await encodeAll(memory);
-  const applier = new BatchApplier(there, 0);
+  const applier = await BatchApplier.open(there, 0);
   const applying = batches.map((batch, sequence) => applier.apply(batch, sequence));
   // They have just begun.
   for (let turn = 0; turn < 3; turn++) await undefined;
@@ -53,8 +53,8 @@ test('BatchApplier begins no batch once it was stopped', async () => {
   using there = openMemory();
   memory.view(0).set(exactRandomBytes(createPrng(2), PAGES * PAGE_BYTES));
   const [batch] = await encodeAll(memory);
-  const applier = new BatchApplier(there, 0);
+  const applier = await BatchApplier.open(there, 0);
   await applier.stop();
   expect(await applier.apply(batch!, 0)).toBeUndefined();
-  expect(there.findAllPopulated()[0]!.count()).toBe(0);
+  expect((await there.scanAllPopulated())[0]!.count()).toBe(0);
 });

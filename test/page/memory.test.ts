@@ -75,13 +75,13 @@ describe.each(Object.entries(KINDS))('GuestMemory of %s', (kind, make) => {
     }
   });
 
-  test('gives back what is punched', () => {
+  test('gives back what is punched', async () => {
     using files = new OpenFiles();
     using memory = new GuestMemory([make(files, 8 * PAGE)], { isWritable: true });
     memory.view(0).fill(9);
     memory.punch(0, 2, 3);
     const words = wordsFor(8);
-    memory.findPopulated(0, words);
+    await memory.scanPopulated(0, words);
     const isBuffer = kind.includes('buffer');
     expect(pagesIn(words)).toEqual(isBuffer ? [0, 1, 2, 3, 4, 5, 6, 7] : [0, 1, 5, 6, 7]);
     const sums = Array.from({ length: 8 }, (_, page) =>
@@ -101,7 +101,7 @@ describe.each(Object.entries(KINDS))('GuestMemory of %s', (kind, make) => {
     expect(() => memory.punch(1, 0, 1)).toThrow(RangeError);
   });
 
-  test('after dispose() every method says that it is closed, and views are empty', () => {
+  test('after dispose() every method says that it is closed, and views are empty', async () => {
     using files = new OpenFiles();
     const memory = new GuestMemory([make(files, 2 * PAGE)], { isWritable: true });
     const view = memory.view(0);
@@ -113,6 +113,7 @@ describe.each(Object.entries(KINDS))('GuestMemory of %s', (kind, make) => {
     expect(view[0]).toBe(isBuffer ? 1 : undefined);
     expect(() => memory.view(0)).toThrow(code('ERR_MEMORY_CLOSED'));
     expect(() => memory.findPopulated(0, wordsFor(2))).toThrow(code('ERR_MEMORY_CLOSED'));
+    await expect(memory.scanPopulated(0, wordsFor(2))).rejects.toThrow(code('ERR_MEMORY_CLOSED'));
     expect(() => memory.punch(0, 0, 1)).toThrow(code('ERR_MEMORY_CLOSED'));
     expect(() => memory.checkIntact()).toThrow(code('ERR_MEMORY_CLOSED'));
     expect(memory.pageCount(0)).toBe(2);
@@ -198,7 +199,7 @@ describe('GuestMemory of files', () => {
     }
   });
 
-  test('12 TB with three pages are mapped and searched by their holes', () => {
+  test('12 TB with three pages are mapped and searched by their holes', async () => {
     using files = new OpenFiles();
     const bytes = 12 * TERABYTE - ((12 * TERABYTE) % PAGE);
     const file = files.add(createMemoryFile('large', bytes));
@@ -206,12 +207,15 @@ describe('GuestMemory of files', () => {
     for (const page of [0, 1_000_000_007, pages - 1]) write(file, page * PAGE, 'x');
     using memory = new GuestMemory([{ name: 'ram', file }]);
     const words = wordsFor(pages);
-    memory.findPopulated(0, words);
+    await memory.scanPopulated(0, words);
     expect(words[0]).toBe(1);
     expect(words[Math.floor(1_000_000_007 / 32)]).toBe(2 ** (1_000_000_007 % 32));
     expect(words.at(-1)).toBe(2 ** ((pages - 1) % 32));
     expect(words.reduce((sum, word) => sum + (word === 0 ? 0 : 1), 0)).toBe(3);
     expect(fstatSync(file).blocks * 512).toBe(3 * PAGE);
+    const again = words.slice().fill(0);
+    memory.findPopulated(0, again);
+    expect(Buffer.from(again.buffer).equals(Buffer.from(words.buffer))).toBe(true);
     expect(() => memory.view(0)).toThrow(code('ERR_MEMORY_SIZE'));
   });
 });
