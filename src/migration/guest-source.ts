@@ -268,7 +268,9 @@ export class GuestSource {
   async #giveUp(error: PagelaneError): Promise<GuestResult> {
     this.#fault.reject(error);
     if (this.#hasBegun) {
-      await this.#handover.abort(error.code, error.message).catch(() => false);
+      await this.#handover.abort(error.code, error.message).catch((failed: unknown) => {
+        this.#parts.tally.addFallback(messageOf(failed));
+      });
     }
     const guest = await this.#whereGuestIs(error);
     if (guest === 'unknown') this.#handover.leave();

@@ -120,3 +120,29 @@ describe('migrateGuest()', () => {
     },
   );
 });
+
+test('a hook that fails to run the guest again is told of', async () => {
+  await using ends = await openGuestEnds();
+  using memory = openMemory([10]);
+  using there = openMemory([10]);
+  const guest = new SmallGuest(memory, 1);
+  const { source } = await move(
+    ends,
+    {
+      source: memory,
+      dirtyLog: guest.dirtyLog,
+      downtimeMs: 50,
+      pause: () => {},
+      resume: () => {
+        throw new Error('No processor');
+      },
+      deviceState: () => {
+        throw new Error('No registers');
+      },
+    },
+    { memory: there, start: () => {} },
+  );
+  expect(source).toMatchObject({ outcome: 'failed', guest: 'source' });
+  expect(source.error?.message).toBe('No registers');
+  expect(source.fallbacks.join('; ')).toContain('"resume" of the guest failed: No processor');
+});
