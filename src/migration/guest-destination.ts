@@ -3,6 +3,7 @@ import { HEADER_BYTES } from '../frame/limits.ts';
 import { type Codec, Decoded } from '../native.ts';
 import { BatchApplier } from '../page/apply.ts';
 import type { RamLayout } from '../page/block.ts';
+import { clearMemory } from '../page/clear-memory.ts';
 import type { GuestMemory } from '../page/memory.ts';
 import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
@@ -63,7 +64,7 @@ export interface ReceiveOptions {
   readonly storeBytes?: number;
   /**
    * Whether memory holds the guest as it was at an earlier time, so that what is still the same
-   * need not be sent. @default false
+   * need not be sent. Otherwise whatever it holds is replaced by zeros first. @default false
    */
   readonly holdsEarlier?: boolean;
 }
@@ -173,6 +174,8 @@ class GuestDestination {
         this.#drained.resolve();
         this.#drained = new Deferred();
       };
+      // To its end, whatever happens: when it is over nobody writes to memory any more.
+      await this.#prepareMemory();
       const applier = await this.#or(this.#begin());
       if (this.#plan.receive !== undefined) {
         // From here on the source may ask about it, on another session too.
@@ -192,13 +195,23 @@ class GuestDestination {
     }
   }
 
-  /** @throws {PagelaneError} ERR_MEMORY_LAYOUT If memory is not like the source's. */
-  async #begin(): Promise<BatchApplier> {
-    const { memory, storeBytes = defaultStoreBytes() } = this.#plan;
+  /**
+   * Pages that the source never used are not sent: memory of which nothing is known becomes zeros.
+   * The source is not told what was there, for it may be another owner's.
+   *
+   * @throws {PagelaneError} ERR_MEMORY_LAYOUT If memory is not like the source's.
+   */
+  async #prepareMemory(): Promise<void> {
+    const { memory, holdsEarlier = false } = this.#plan;
     const difference = findDifference(this.#layout, memory.layout);
     if (difference !== undefined) {
       throw new PagelaneError('ERR_MEMORY_LAYOUT', `Cannot receive guest: ${difference}`);
     }
+    if (!holdsEarlier) await clearMemory(memory);
+  }
+
+  async #begin(): Promise<BatchApplier> {
+    const { memory, storeBytes = defaultStoreBytes() } = this.#plan;
     this.#parts.tally.storeBytes = storeBytes;
     const applier = await BatchApplier.open(memory, storeSlots(memory.layout, storeBytes));
     this.#put(message.encodeStore(storeBytes, HEADER_BYTES));

@@ -39,7 +39,11 @@ function forgetZeros(hashes: Uint8Array, zero: BigUint64Array): void {
   }
 }
 
-async function hashOfZeros(memory: GuestMemory, secret: Uint8Array): Promise<BigUint64Array> {
+/** The hash of a page of zeros, as `native.hashPages` makes it. */
+export async function hashOfZeros(
+  memory: GuestMemory,
+  secret: Uint8Array,
+): Promise<BigUint64Array> {
   const { pageBits } = memory.layout;
   const one = new native.GuestMemory(
     ['zeros'],

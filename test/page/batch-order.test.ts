@@ -132,4 +132,21 @@ describe('BatchOrder', () => {
     expect(order.begin(0, 0)).toBeUndefined();
     expect(order.begin(AHEAD_MAX, 0)).toBeUndefined();
   });
+
+  test('lets go all that wait, and each once', async () => {
+    const order = new BatchOrder();
+    const ready: number[] = [];
+    const begin = (number: number, base: number): void => {
+      order.begin(number, base)?.then(() => ready.push(number));
+    };
+    begin(0, 0);
+    begin(1, 1);
+    begin(2, 1);
+    order.letGo();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(ready).toEqual([1, 2]);
+    order.finish(0);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(ready).toEqual([1, 2]);
+  });
 });
