@@ -1,5 +1,6 @@
 import { ProtocolError } from '../errors.ts';
 import { HASH_SECRET_BYTES, PAGE_HASH_BYTES } from '../native.ts';
+import type { RamLayout } from '../page/block.ts';
 import { viewOf } from '../stream/bytes.ts';
 import { type EncodedMessage, MessageKind } from '../stream/message.ts';
 
@@ -68,6 +69,20 @@ export function decodeOpenGuest(payload: Uint8Array): OpenGuestMessage {
   check(isAttempt && Number(attempt) < 2 ** 32, 'its attempt is wrong');
   check(typeof isWarm === 'boolean', 'it does not say whether it is warm');
   return { name, migration, attempt: Number(attempt), isWarm };
+}
+
+/**
+ * Checks that memory may be like this: blocks of whole pages, each with a name of its own.
+ *
+ * @throws {ProtocolError} ERR_MESSAGE If it may not.
+ */
+export function checkGuestLayout({ pageBits, blocks }: RamLayout): void {
+  const names = new Set(blocks.map(({ name }) => name));
+  check(blocks.length > 0 && names.size === blocks.length, 'two of its blocks have one name');
+  for (const { usedBytes } of blocks) {
+    const isWhole = usedBytes > 0 && usedBytes % 2 ** pageBits === 0;
+    check(isWhole, 'a block is not of whole pages');
+  }
 }
 
 /** Says that a round was sent; from the destination: that all of it is applied. */

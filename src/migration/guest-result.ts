@@ -17,7 +17,7 @@ export interface RoundFacts {
   readonly wireBytes: number;
   /** From the first of them to the destination's word that all are applied. */
   readonly durationMs: number;
-  /** Pages that the guest wrote meanwhile; 0 in the last round, when it is paused. */
+  /** Pages that are left to send, those that were written meanwhile; 0 in the last round. */
   readonly dirtyPages: number;
   /** By how much the guest is slowed down from here on. */
   readonly throttlePercent: number;

@@ -2,6 +2,7 @@ import { asPagelaneError, codeOf, type GuestPlace, messageOf, PagelaneError } fr
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { PageDigests } from '../native-memory.ts';
 import { DirtyBitmap } from '../page/bitmap.ts';
+import { memoryBytes } from '../page/block.ts';
 import { BatchEncoder, type EncodedBatch } from '../page/encode.ts';
 import { RoundChoice } from '../page/round.ts';
 import { defaultStoreBytes, storeSlots } from '../page/store.ts';
@@ -13,15 +14,15 @@ import { Convergence } from './convergence.ts';
 import { Deferred } from './deferred.ts';
 import {
   DEVICE_STATE_BYTES_MAX,
-  decodeHeld,
   decodeRound,
   encodeOpenGuest,
+  ROUNDS_MAX,
 } from './guest-message.ts';
 import type { MoveOptions, WarmOptions } from './guest-options.ts';
 import type { GuestProgress, GuestResult, RoundFacts } from './guest-result.ts';
 import { decodeHandover, encodeHandover, isHandoverKind } from './handover-message.ts';
 import { SourceHandover } from './handover-source.ts';
-import { compareHeld } from './held.ts';
+import { compareHeld, HeldComparison } from './held.ts';
 import { newMigrationId, VolatileJournal } from './journal.ts';
 import { type MigrationEnd, type ProgressParts, progressOf, resultOf } from './result.ts';
 import { RoundSender } from './rounds.ts';
@@ -74,10 +75,8 @@ export class GuestSource {
   readonly #migration = newMigrationId();
   /** Rejects with whatever ends the migration from outside. */
   readonly #fault = new Deferred<never>();
-  readonly #allHeld = new Deferred<void>();
+  readonly #held = new HeldComparison();
   #applied = new Deferred<number>();
-  #comparing: Promise<unknown> = Promise.resolve();
-  readonly #heldReceived: Uint8Array[] = [];
   #toSend: DirtyBitmap[] = [];
   readonly #choices: RoundChoice[];
   #heldPages = 0;
@@ -161,9 +160,12 @@ export class GuestSource {
     // From here on what is written is in the log: only then is it safe to look.
     await this.#or(move?.dirtyLog.start());
     this.#toSend = await this.#or(source.scanAllPopulated());
-    this.#compareReceived();
-    await this.#within(this.#allHeld.promise, HELD_TIMEOUT_MS, 'to say what it holds');
-    await this.#or(this.#comparing);
+    this.#heldPages = await this.#or(
+      this.#held.run(
+        (held) => compareHeld(source, held, this.#toSend, this.#digests),
+        (next) => this.#within(next, HELD_TIMEOUT_MS, 'to say what it holds'),
+      ),
+    );
     this.#openStore();
   }
 
@@ -178,16 +180,7 @@ export class GuestSource {
 
   /** Sends rounds until what is left can be sent while the guest stands still. */
   async #converge(move: MoveOptions): Promise<void> {
-    const { layout } = move.source;
-    const { downtimeMs, maxRounds, maxBytesFactor } = move;
-    const convergence = new Convergence({
-      downtimeMs,
-      pageBytes: 2 ** layout.pageBits,
-      memoryBytes: this.#parts.tally.memoryBytes,
-      fixedMs: Math.min(this.#reserveMs * HANDOVER_RESERVES, downtimeMs * FIXED_SHARE_MAX),
-      ...(maxRounds !== undefined && { maxRounds }),
-      ...(maxBytesFactor !== undefined && { maxBytesFactor }),
-    });
+    const convergence = convergenceOf(move, this.#reserveMs);
     this.#convergence = convergence;
     for (;;) {
       const sent = await this.#sendRound(this.#toSend);
@@ -380,10 +373,13 @@ export class GuestSource {
     const { payload } = incoming;
     const kind = payload[0]!;
     try {
+      if (kind === message.MessageKind.Held) {
+        this.#held.take(incoming);
+        return;
+      }
       if (isHandoverKind(kind)) this.#handover.receive(decodeHandover(payload));
       else if (kind === message.MessageKind.Round) this.#applied.resolve(decodeRound(payload));
       else if (kind === message.MessageKind.Store) this.#takeStore(message.decodeStore(payload));
-      else if (kind === message.MessageKind.Held) this.#takeHeld(payload.slice());
       else if (kind === message.MessageKind.Applied) this.#takeEnd(payload);
       else throw new PagelaneError('ERR_MESSAGE', `Destination sent a message of kind ${kind}`);
       incoming.release();
@@ -404,29 +400,6 @@ export class GuestSource {
     const bytes = Math.min(storeBytes, this.#peerStoreBytes ?? 0);
     this.#encoder.openStore(source.layout, storeSlots(source.layout, bytes));
     this.#parts.tally.storeBytes = bytes;
-  }
-
-  /** Compares what the destination holds, in the order in which it says so. */
-  #takeHeld(payload: Uint8Array): void {
-    this.#heldReceived.push(payload);
-    if (this.#toSend.length > 0) this.#compareReceived();
-  }
-
-  #compareReceived(): void {
-    for (const payload of this.#heldReceived.splice(0)) {
-      const held = decodeHeld(payload);
-      this.#comparing = this.#comparing.then(async () => {
-        if (held.isLast) this.#allHeld.resolve();
-        else
-          this.#heldPages += await compareHeld(
-            this.#plan.source,
-            held,
-            this.#toSend,
-            this.#digests,
-          );
-      });
-      this.#comparing.catch((error: unknown) => this.#fault.reject(error));
-    }
   }
 
   /** The destination's last word, where there is no hand-over; or that it has failed. */
@@ -533,6 +506,31 @@ const STATE_PLACE = {
   isVerbatim: true,
   lastBlock: -1,
 };
+
+/** @throws {RangeError} If an option is out of its range. */
+export function checkMove(options: MoveOptions): void {
+  convergenceOf(options, 0);
+  const { maxRounds = 1 } = options;
+  if (!Number.isInteger(maxRounds) || maxRounds > ROUNDS_MAX) {
+    throw new RangeError(`A migration has 1 to ${ROUNDS_MAX} rounds, not ${maxRounds}`);
+  }
+}
+
+/** @param reserveMs What the reservation took. */
+function convergenceOf(
+  { source, downtimeMs, maxRounds, maxBytesFactor }: MoveOptions,
+  reserveMs: number,
+): Convergence {
+  const { layout } = source;
+  return new Convergence({
+    downtimeMs,
+    pageBytes: 2 ** layout.pageBits,
+    memoryBytes: memoryBytes(layout),
+    fixedMs: Math.min(reserveMs * HANDOVER_RESERVES, downtimeMs * FIXED_SHARE_MAX),
+    ...(maxRounds !== undefined && { maxRounds }),
+    ...(maxBytesFactor !== undefined && { maxBytesFactor }),
+  });
+}
 
 function countOf(bitmaps: readonly DirtyBitmap[]): number {
   return bitmaps.reduce((sum, bitmap) => sum + bitmap.count(), 0);

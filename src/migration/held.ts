@@ -5,8 +5,8 @@ import { HASH_SECRET_BYTES, native, PAGE_HASH_BYTES } from '../native.ts';
 import type { PageDigests } from '../native-memory.ts';
 import type { DirtyBitmap } from '../page/bitmap.ts';
 import type { GuestMemory } from '../page/memory.ts';
-import type { Lane } from '../session/lane.ts';
-import { encodeHeld, HELD_PAGES_MAX, type HeldMessage } from './guest-message.ts';
+import type { IncomingMessage, Lane } from '../session/lane.ts';
+import { decodeHeld, encodeHeld, HELD_PAGES_MAX, type HeldMessage } from './guest-message.ts';
 
 /*
  * What the destination holds of a guest from an earlier time, so that it need not be sent
@@ -100,6 +100,58 @@ export async function compareHeld(
 function nextSet(bitmap: DirtyBitmap, from: number): number {
   const { end, count } = bitmap.endOf(from, 1);
   return count === 0 ? bitmap.pageCount : end - 1;
+}
+
+type HeldIncoming = Pick<IncomingMessage, 'payload' | 'release'>;
+
+/** Hears what the destination holds, and compares it one message after the other. */
+export class HeldComparison {
+  readonly #waiting: { readonly held: HeldMessage; readonly incoming: HeldIncoming }[] = [];
+  #hasLast = false;
+  #wake: () => void = () => {};
+
+  /**
+   * Takes a message, whose buffer it gives back when it is compared: so the lane's credit bounds
+   * what waits.
+   *
+   * @throws {ProtocolError} ERR_MESSAGE If it is malformed, or comes after the last.
+   */
+  take(incoming: HeldIncoming): void {
+    if (this.#hasLast) {
+      throw new ProtocolError('ERR_MESSAGE', 'Destination holds more than it said');
+    }
+    const held = decodeHeld(incoming.payload);
+    this.#hasLast = held.isLast;
+    this.#waiting.push({ held, incoming });
+    this.#wake();
+  }
+
+  /**
+   * Compares all that comes until the last message, as `compareHeld` does.
+   *
+   * @param within Waits for the next message, so long as that may take.
+   * @returns How many pages the destination holds as they are.
+   */
+  async run(
+    compare: (held: HeldMessage) => Promise<number>,
+    within: (next: Promise<void>) => Promise<void>,
+  ): Promise<number> {
+    let pages = 0;
+    for (;;) {
+      const next = this.#waiting.shift();
+      if (next === undefined) {
+        if (this.#hasLast) return pages;
+        await within(
+          new Promise((resolve) => {
+            this.#wake = resolve;
+          }),
+        );
+        continue;
+      }
+      if (!next.held.isLast) pages += await compare(next.held);
+      next.incoming.release();
+    }
+  }
 }
 
 function isNothing(hashes: Buffer, at: number): boolean {

@@ -4,7 +4,7 @@ import { type IncomingMessage, Lane, type OutgoingMessage } from '../session/lan
 import * as message from '../stream/message.ts';
 import type { MoveOptions } from './guest-options.ts';
 import type { GuestResult } from './guest-result.ts';
-import { type GuestSession, GuestSource } from './guest-source.ts';
+import { checkMove, type GuestSession, GuestSource } from './guest-source.ts';
 import { decodeHandover, encodeHandover, HandoverKind } from './handover-message.ts';
 import { tellNothingMore } from './held.ts';
 import { Tally } from './progress.ts';
@@ -42,6 +42,7 @@ export class NullPeer {
  * @throws {RangeError | ThreadError} What `setThreads` throws, before anything is done.
  */
 export function migrateToNull(options: MoveOptions & ThreadOptions): Promise<GuestResult> {
+  checkMove(options);
   const threads = setThreads(options);
   const { lane, session } = new NullPeer();
   const now = (): number => performance.now();

@@ -12,11 +12,11 @@ import type { Session } from '../session/session.ts';
 import { decodeBlocks, decodeOpen, MessageKind } from '../stream/message.ts';
 import { DestinationStream } from './destination.ts';
 import { IncomingGuest } from './guest-destination.ts';
-import { decodeOpenGuest } from './guest-message.ts';
+import { checkGuestLayout, decodeOpenGuest } from './guest-message.ts';
 import type { MoveOptions, WarmOptions } from './guest-options.ts';
 import { IncomingQuestion } from './guest-recovery.ts';
 import type { GuestResult } from './guest-result.ts';
-import { GuestSource } from './guest-source.ts';
+import { checkMove, GuestSource } from './guest-source.ts';
 import { decodeHandover, isHandoverKind } from './handover-message.ts';
 import { Tally } from './progress.ts';
 import { type SourceOptions, SourceStream } from './source.ts';
@@ -98,6 +98,7 @@ export class MigrationSession {
    * @throws {RangeError} If an option is out of its range, or the session has no lane left.
    */
   migrateGuest(options: MoveOptions): Promise<GuestResult> {
+    checkMove(options);
     const parts = this.#parts(this.#session.openLane());
     return new GuestSource(parts, { ...options, move: options }).run();
   }
@@ -137,6 +138,7 @@ export class MigrationSession {
       }
       const layout = decodeBlocks(second.payload);
       second.release();
+      checkGuestLayout(layout);
       return new IncomingGuest(parts, open, layout);
     } finally {
       first.release();

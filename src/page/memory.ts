@@ -328,9 +328,12 @@ function checkNames(blocks: readonly MemoryBlockSource[]): void {
   }
   const seen = new Set<string>();
   for (const { name } of blocks) {
-    const bytes = Buffer.byteLength(name);
-    if (bytes < 1 || bytes > BLOCK_NAME_BYTES_MAX || seen.has(name)) {
-      const rule = seen.has(name) ? 'is there twice' : `must be 1 to ${BLOCK_NAME_BYTES_MAX} bytes`;
+    // The same bytes in QEMU's streams, on the wire and in the addon.
+    const isText = /^[ -~]+$/.test(name);
+    if (!isText || name.length > BLOCK_NAME_BYTES_MAX || seen.has(name)) {
+      const rule = seen.has(name)
+        ? 'is there twice'
+        : `must be 1 to ${BLOCK_NAME_BYTES_MAX} ASCII characters`;
       throw new MemoryError('ERR_MEMORY_NAME', `Cannot map blocks: name "${name}" ${rule}`);
     }
     seen.add(name);

@@ -152,9 +152,10 @@ describe('a destination that does not keep to the protocol', () => {
     ['sends pages', raw([message.MessageKind.Pages, 1, 2, 3])],
     ['sends what there is not', raw([99])],
     ['breaks off a word of the hand-over', raw([HandoverKind.active, 0, 0])],
-  ])('%s', async (_, wrong) => {
+    ['holds more than its last word said', nothingHeld(), held()],
+  ])('%s', async (_, ...wrong) => {
     const { result, calls } = await migrateTo({
-      [message.MessageKind.Blocks]: [store, wrong],
+      [message.MessageKind.Blocks]: [store, ...wrong],
     });
     expect(result).toMatchObject({ outcome: 'failed', guest: 'source' });
     expect(result.error?.code).toMatch(/^ERR_(MESSAGE|THERE)$/);

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ProtocolError } from '../../src/errors.ts';
 import {
+  checkGuestLayout,
   decodeHeld,
   decodeOpenGuest,
   decodeRound,
@@ -191,5 +192,26 @@ describe('held', () => {
     ['bytes set that must be 0', changed((view) => view.setUint8(23, 1)), /not 0/],
   ])('with %s is refused', (_what, payload, says) => {
     expect(refusal(decodeHeld, payload)).toMatch(says);
+  });
+});
+
+describe('checkGuestLayout()', () => {
+  const layout = (...sizes: readonly number[]) => ({
+    pageBits: 12,
+    hasFooter: false,
+    sectionId: 0,
+    blocks: sizes.map((usedBytes, index) => ({ name: `block-${index}`, usedBytes })),
+  });
+  test('takes blocks of whole pages', () => {
+    expect(() => checkGuestLayout(layout(4096, 8192))).not.toThrow();
+  });
+  const twice = { ...layout(), blocks: [0, 1].map(() => ({ name: 'a', usedBytes: 4096 })) };
+  test.each([
+    ['no block', layout()],
+    ['an empty block', layout(0)],
+    ['half a page', layout(4096, 2048)],
+    ['two blocks of one name', twice],
+  ])('refuses %s', (_, wrong) => {
+    expect(() => checkGuestLayout(wrong)).toThrow(ProtocolError);
   });
 });

@@ -146,3 +146,18 @@ test('a hook that fails to run the guest again is told of', async () => {
   expect(source.error?.message).toBe('No registers');
   expect(source.fallbacks.join('; ')).toContain('"resume" of the guest failed: No processor');
 });
+
+test('options out of their range are refused before anything is said', async () => {
+  await using ends = await openGuestEnds();
+  using memory = openMemory([10]);
+  const guest = new SmallGuest(memory, 1);
+  const options = { source: memory, dirtyLog: guest.dirtyLog, pause() {}, resume() {} };
+  const wrong = [
+    { downtimeMs: 0 },
+    { downtimeMs: 1, maxRounds: 0 },
+    { downtimeMs: 1, maxRounds: 1e7 },
+  ];
+  for (const each of wrong) {
+    expect(() => ends.source.migrateGuest({ ...options, ...each })).toThrow(RangeError);
+  }
+});
