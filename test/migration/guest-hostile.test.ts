@@ -134,7 +134,7 @@ describe('a destination that does not keep to the protocol', () => {
   });
 
   const store = message.encodeStore(0, HEADER_BYTES);
-  test.each([
+  test.each<[string, ...Encoded[]]>([
     ['holds pages of a block that there is not', held({ block: 2 })],
     ['holds pages beyond a block', held({ firstPage: 297 })],
     ['holds pages far beyond', held({ firstPage: Number.MAX_SAFE_INTEGER })],
