@@ -98,7 +98,11 @@ do {
 console.log(JSON.stringify(best));
 
 async function pass(take: Take): Promise<EncodeReport> {
-  const encoder = new BatchEncoder({ codec: settings.codec, threads: 1 });
+  const encoder = new BatchEncoder({
+    codec: settings.codec,
+    threads: 1,
+    now: () => performance.now(),
+  });
   const sums = { pages: 0, batches: 0, wireBytes: 0 };
   const codecs: Record<string, number> = {};
   const inWork = new Set<Promise<void>>();

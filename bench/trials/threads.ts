@@ -87,7 +87,7 @@ async function encoding(
   count: number,
   seconds: number,
 ): Promise<Figures> {
-  const encoder = new BatchEncoder({ codec, threads: count });
+  const encoder = new BatchEncoder({ codec, threads: count, now: () => performance.now() });
   return await inParallel(count + 1, seconds, async (index) => {
     const { slot: source, sealed } = cut[index % BATCHES]!;
     // In place of the reader's copy from the stream.
@@ -135,7 +135,7 @@ async function inParallel(
 }
 
 async function encodeAll(codec: CodecName, cut: readonly CutBatch[]): Promise<Uint8Array[]> {
-  const encoder = new BatchEncoder({ codec, threads: 1 });
+  const encoder = new BatchEncoder({ codec, threads: 1, now: () => performance.now() });
   const payloads: Uint8Array[] = [];
   // None is acked, so that none has to wait for another where it is decoded.
   for (const { slot: source, sealed } of cut) {
@@ -152,7 +152,7 @@ function cutBatches(pages: readonly Uint8Array[]): CutBatch[] {
   const builder = new StreamBuilder({ blocks: [{ name: 'pc.ram', pages: pages.length }] });
   builder.header().ramStart().partBegin();
   for (const [page, bytes] of pages.entries()) builder.page(0, page, { kind: 'page', bytes });
-  const encoder = new BatchEncoder({ codec: 'none', threads: 1 });
+  const encoder = new BatchEncoder({ codec: 'none', threads: 1, now: () => performance.now() });
   const cut: CutBatch[] = [];
   const reader = new StreamReader({
     takeSlot: () => encoder.takeSlot(),

@@ -32,6 +32,7 @@ import {
   readCodec,
   readCount,
   readFlag,
+  readStore,
   UsageError,
   type Values,
 } from './options.ts';
@@ -69,6 +70,7 @@ const FLAGS: Flags = {
   },
   paths: { type: 'string', value: 'N|null:', help: 'paths of loopback, or nowhere; default 2' },
   codec: { type: 'string', value: 'auto|none|lz4|zstd', help: 'compression; default auto' },
+  store: COMMON_FLAGS['store']!,
   to: {
     type: 'string',
     multiple: true,
@@ -96,6 +98,7 @@ interface BenchPlan {
   readonly dirtyRate: number;
   readonly downtimeMs: number;
   readonly codec: NonNullable<MoveOptions['codec']>;
+  readonly storeBytes: number | undefined;
   readonly threads: number | undefined;
   readonly makeLog: (guest: SyntheticGuest) => DirtyLog;
 }
@@ -181,6 +184,7 @@ function readPlan(values: Values): BenchPlan {
     dirtyRate: count('dirty-rate', 10_000_000, 2000),
     downtimeMs,
     codec: readCodec(values),
+    storeBytes: readStore(values),
     threads: readCount(values, 'threads', 1, 256),
     makeLog: ({ memory }) => (log === 'hash' ? hashDirtyLog(memory) : writeProtectDirtyLog(memory)),
   };
@@ -230,6 +234,7 @@ function moveOptions(plan: BenchPlan, guest: SyntheticGuest): MoveOptions {
     dirtyLog: plan.makeLog(guest),
     downtimeMs: plan.downtimeMs,
     codec: plan.codec,
+    ...(plan.storeBytes !== undefined && { storeBytes: plan.storeBytes }),
     pause: () => guest.pause(),
     resume: () => guest.resume(),
     throttle: (percent) => guest.throttle(percent),

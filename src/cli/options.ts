@@ -260,7 +260,7 @@ function readCpuSet(values: Values): readonly number[] | undefined {
 }
 
 /** Reads `--store`: bytes; undefined if it was not given. */
-function readStore(values: Values): number | undefined {
+export function readStore(values: Values): number | undefined {
   const text = values.text('store');
   if (text === undefined) return undefined;
   return text === 'off' || text === '0' ? 0 : readFlag('store', text, parseSize);

@@ -94,7 +94,11 @@ export class GuestSource {
     this.#plan = plan;
     this.#startedMs = parts.now();
     const { lane, session, threads, tally } = parts;
-    this.#encoder = new BatchEncoder({ codec: plan.codec ?? 'auto', threads: threads.threads });
+    this.#encoder = new BatchEncoder({
+      codec: plan.codec ?? 'auto',
+      threads: threads.threads,
+      now: parts.now,
+    });
     this.#sender = new RoundSender({
       memory: plan.source,
       encoder: this.#encoder,

@@ -94,7 +94,11 @@ export class SourceStream extends MigrationStream {
     this.#name = options.name ?? '';
     this.#codec = options.codec ?? 'auto';
     this.#storeBytes = options.storeBytes ?? defaultStoreBytes();
-    this.#encoder = new BatchEncoder({ codec: this.#codec, threads: parts.threads.threads });
+    this.#encoder = new BatchEncoder({
+      codec: this.#codec,
+      threads: parts.threads.threads,
+      now: parts.now,
+    });
     this.#reader = new StreamReader(this.#makeSink());
     this.lane.onDrain = () => {
       this.#sendReady();

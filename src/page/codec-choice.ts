@@ -36,16 +36,43 @@ const FIRST = 2;
 /** The lowest is for those who ask for it: what does not compress costs the next one little. */
 const LOWEST = 1;
 
-/** Batches that must agree before anything is done differently. */
+/** Batches that must agree on who waits before anything is done differently. */
 const AGREEING_BATCHES = 6;
 
-/** As long as every step was one up: a slow link is known at once, and most is still to be sent. */
-const AGREEING_BATCHES_AT_FIRST = 2;
+/** Batches whose delivery is measured, once those have gone that were begun before. */
+const WINDOW_BATCHES = 8;
+const LAG_BATCHES = 4;
+
+/** A window is no shorter: clocks and acks come in steps. */
+const WINDOW_MS_MIN = 5;
+
+/** What a tighter codec may cost of the delivery, for fewer bytes; what a faster one must gain. */
+const TIGHTER_FACTOR_MIN = 0.98;
+const FASTER_FACTOR_MIN = 1.02;
+
+/** Batches until another step is tried after one that was none; each time twice as many. */
+const PATIENCE_BATCHES_MIN = 32;
+const PATIENCE_BATCHES_MAX = 2048;
+
+/** Where a sender stands when it chooses a codec. */
+export interface Standing {
+  /** Encoded bytes that wait for a path. */
+  readonly waitingBytes: number;
+  /** Pages with contents that have arrived so far. */
+  readonly deliveredPages: number;
+  readonly nowMs: number;
+}
+
+/** A step that is tried, and what was delivered before it, in pages per millisecond. */
+interface Trial {
+  readonly from: number;
+  readonly rate: number;
+}
 
 /**
- * Chooses the codec of the next batch from who waits for whom: where encoded batches wait for
- * paths, the network is the limit and a tighter codec pays; where paths wait for batches, the
- * processor is. This is the links' rate per free core, found out without measuring either.
+ * Chooses the codec of the next batch. Where paths wait for batches, a faster one is taken. Where
+ * batches wait for paths, the network may be the limit, or the processor that feeds it: so a tighter
+ * one is tried, and kept if pages then arrive as fast; now and then a faster one is tried too.
  */
 export class CodecChoice {
   readonly #isFixed: boolean;
@@ -53,7 +80,14 @@ export class CodecChoice {
   /** Batches in a row that waited for paths if positive, that paths waited for if negative. */
   #agreeing = 0;
   #isNetworkLimit = false;
-  #hasOnlyClimbed = true;
+  #trial: Trial | undefined;
+  /** The window that is measured: batches since its step was taken, and where it began. */
+  #batches = 0;
+  #fromMs = 0;
+  #fromPages = 0;
+  #triesTighter = true;
+  #patience = PATIENCE_BATCHES_MIN;
+  #restUntil = 0;
 
   constructor(name: CodecName) {
     this.#isFixed = name !== 'auto';
@@ -78,27 +112,76 @@ export class CodecChoice {
     return LADDER[this.#rung]!;
   }
 
-  /**
-   * The codec for the next batch.
-   *
-   * @param waitingBytes Encoded bytes that wait for a path.
-   */
-  next(waitingBytes: number): CodecStep {
-    const direction = waitingBytes > 0 ? 1 : -1;
+  /** The codec for the next batch. */
+  next(standing: Standing): CodecStep {
+    this.#batches++;
+    if (this.#batches === LAG_BATCHES) this.#beginWindow(standing);
+    const direction = standing.waitingBytes > 0 ? 1 : -1;
     const isSame = Math.sign(this.#agreeing) === direction;
     this.#agreeing = isSame ? this.#agreeing + direction : direction;
-    const isFirstClimb = this.#hasOnlyClimbed && direction > 0;
-    const needed = isFirstClimb ? AGREEING_BATCHES_AT_FIRST : AGREEING_BATCHES;
-    if (Math.abs(this.#agreeing) >= needed) {
-      this.#agreeing = 0;
-      this.#hasOnlyClimbed = isFirstClimb;
-      this.#isNetworkLimit = direction > 0;
-      if (!this.#isFixed) this.#climb(direction);
-    }
+    const agree = Math.abs(this.#agreeing) >= AGREEING_BATCHES;
+    if (agree) this.#isNetworkLimit = direction > 0;
+    if (this.#isFixed) return this.current;
+    if (agree && direction < 0) this.#stepDown();
+    else if (this.#isWindowOver(standing)) this.#judge(standing, agree);
     return this.current;
   }
 
-  #climb(direction: 1 | -1): void {
-    this.#rung = Math.min(LADDER.length - 1, Math.max(LOWEST, this.#rung + direction));
+  /** Paths wait: whatever is tried is over. */
+  #stepDown(): void {
+    this.#agreeing = 0;
+    this.#trial = undefined;
+    this.#patience = PATIENCE_BATCHES_MIN;
+    this.#triesTighter = true;
+    this.#goTo(this.#rung - 1);
   }
+
+  #judge({ nowMs, deliveredPages }: Standing, mayTry: boolean): void {
+    const rate = (deliveredPages - this.#fromPages) / (nowMs - this.#fromMs);
+    const trial = this.#trial;
+    this.#trial = undefined;
+    if (trial !== undefined) {
+      const isTighter = this.#rung > trial.from;
+      const isKept = rate >= trial.rate * (isTighter ? TIGHTER_FACTOR_MIN : FASTER_FACTOR_MIN);
+      if (!isKept) {
+        // Something else for a change, but not at once: each try that fails costs a little.
+        this.#triesTighter = !isTighter;
+        this.#restUntil = this.#patience;
+        this.#patience = Math.min(PATIENCE_BATCHES_MAX, this.#patience * 2);
+        this.#goTo(trial.from);
+        return;
+      }
+      this.#patience = PATIENCE_BATCHES_MIN;
+    }
+    if (mayTry && this.#batches >= this.#restUntil) this.#try(rate);
+    else this.#beginWindow({ nowMs, deliveredPages });
+  }
+
+  #try(rate: number): void {
+    const from = this.#rung;
+    this.#restUntil = 0;
+    if (this.#triesTighter && from === LADDER.length - 1) this.#triesTighter = false;
+    else if (!this.#triesTighter && from === LOWEST) this.#triesTighter = true;
+    this.#goTo(from + (this.#triesTighter ? 1 : -1));
+    this.#trial = { from, rate };
+  }
+
+  #goTo(rung: number): void {
+    this.#rung = Math.min(LADDER.length - 1, Math.max(LOWEST, rung));
+    this.#batches = 0;
+    this.#fromMs = Number.POSITIVE_INFINITY;
+  }
+
+  #beginWindow({ nowMs, deliveredPages }: Pick<Standing, 'nowMs' | 'deliveredPages'>): void {
+    this.#fromMs = nowMs;
+    this.#fromPages = deliveredPages;
+    this.#windowFrom = this.#batches;
+  }
+
+  #isWindowOver({ nowMs }: Standing): boolean {
+    const hasBatches = this.#batches - this.#windowFrom >= WINDOW_BATCHES;
+    return hasBatches && nowMs - this.#fromMs >= WINDOW_MS_MIN;
+  }
+
+  #windowFrom = 0;
 }

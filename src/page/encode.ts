@@ -91,14 +91,28 @@ export class BatchEncoder {
   readonly #slots: SlotPool;
   readonly #inWorkMax: number;
   readonly #acked = new SequenceSet();
+  readonly #now: () => number;
   #inWork = 0;
+  /** Pages with contents that the destination has. */
+  #deliveredPages = 0;
   #nextNumber = 0;
   #store: StoreIndex | undefined;
 
   /**
-   * @param threads Worker threads of the addon; one more batch than that is kept ready for them.
+   * @param options.threads Worker threads of the addon; one more batch than that is kept ready for
+   *   them.
+   * @param options.now Milliseconds, for what is delivered in a time.
    */
-  constructor({ codec, threads }: { codec: CodecName; threads: number }) {
+  constructor({
+    codec,
+    threads,
+    now,
+  }: {
+    readonly codec: CodecName;
+    readonly threads: number;
+    readonly now: () => number;
+  }) {
+    this.#now = now;
     this.choice = new CodecChoice(codec);
     this.#inWorkMax = threads + 1;
     this.#slots = new SlotPool({
@@ -129,7 +143,8 @@ export class BatchEncoder {
   }
 
   /** The destination has a batch: its buffer is free, and what it keeps may be referred to. */
-  acked({ buffer, number }: EncodedBatch): void {
+  acked({ buffer, number, facts }: EncodedBatch): void {
+    this.#deliveredPages += facts.pages - facts.zeroPages;
     this.#slots.give(buffer);
     this.#acked.add(number);
   }
@@ -141,7 +156,7 @@ export class BatchEncoder {
    */
   async encode(slot: Uint8Array, sealed: Int32Array, waitingBytes: number): Promise<EncodedBatch> {
     const literalBytes = sealed[Sealed.literalBytes]!;
-    const step = literalBytes === 0 ? NO_LITERALS : this.choice.next(waitingBytes);
+    const step = literalBytes === 0 ? NO_LITERALS : this.#choose(waitingBytes);
     const facts = Int32Array.from(sealed);
     const encoded = new Int32Array(Encoded.count);
     const start = sealed[Sealed.start]!;
@@ -162,7 +177,7 @@ export class BatchEncoder {
     { memory, block, words, from, end, digests }: PageRange,
     waitingBytes: number,
   ): Promise<EncodedPages> {
-    const step = this.choice.next(waitingBytes);
+    const step = this.#choose(waitingBytes);
     const sealed = new Int32Array(Sealed.count);
     const encoded = new Int32Array(EncodedRange.count);
     const batch = await this.#run(slot, step, sealed, encoded, (order, out) => {
@@ -202,6 +217,11 @@ export class BatchEncoder {
       number,
       facts: factsOf(sealed, encoded),
     };
+  }
+
+  #choose(waitingBytes: number): CodecStep {
+    const deliveredPages = this.#deliveredPages;
+    return this.choice.next({ waitingBytes, deliveredPages, nowMs: this.#now() });
   }
 
   #order({ codec, level, findsSimilar }: CodecStep): Int32Array {

@@ -21,7 +21,7 @@ function openMemory(): GuestMemory {
 async function encodeAll(memory: GuestMemory): Promise<Uint8Array[]> {
   const batches: Uint8Array[] = [];
   const [bitmap] = await memory.scanAllPopulated();
-  const encoder = new BatchEncoder({ codec: 'none', threads: 2 });
+  const encoder = new BatchEncoder({ codec: 'none', threads: 2, now: () => performance.now() });
   for (let from = 0; from < PAGES; from += BATCH_PAGES) {
     const range = { memory: memory.native, block: 0, words: bitmap!.words, digests: undefined };
     const end = from + BATCH_PAGES;

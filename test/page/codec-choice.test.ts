@@ -1,16 +1,54 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Codec } from '../../src/native.ts';
-import { CodecChoice } from '../../src/page/codec-choice.ts';
+import { CodecChoice, type CodecStep } from '../../src/page/codec-choice.ts';
+import { createPrng } from '../support/prng.ts';
 
-/** More batches than any number of steps of the ladder takes. */
-const MANY = 200;
+const PAGES = 128;
 
-function nextMany(choice: CodecChoice, waitingBytes: number): Codec {
-  let codec: Codec = choice.current.codec;
-  for (let count = 0; count < MANY; count++) codec = choice.next(waitingBytes).codec;
-  return codec;
+/** A sender: how long a batch takes with a step of the ladder, and whether it then waits. */
+type Sender = (step: CodecStep) => { readonly ms: number; readonly waits: boolean };
+
+/** Has batches encoded and delivered; gives the steps that were taken. */
+function send(choice: CodecChoice, sender: Sender, batches: number): CodecStep[] {
+  const clock = clocks.get(choice) ?? { nowMs: 0, deliveredPages: 0, waits: false };
+  clocks.set(choice, clock);
+  return Array.from({ length: batches }, () => {
+    const { nowMs, deliveredPages, waits } = clock;
+    const step = choice.next({ nowMs, deliveredPages, waitingBytes: waits ? 1 : 0 });
+    const took = sender(step);
+    clock.nowMs += took.ms;
+    clock.deliveredPages += PAGES;
+    clock.waits = took.waits;
+    return step;
+  });
 }
+
+const clocks = new WeakMap<
+  CodecChoice,
+  { nowMs: number; deliveredPages: number; waits: boolean }
+>();
+
+/** From fastest to tightest. */
+const NAMES = [
+  'lz4-fast',
+  'lz4',
+  'zstd-fast',
+  'zstd',
+  'zstd-2',
+  'zstd-3',
+  'zstd-3-similar',
+  'zstd-5-similar',
+  'zstd-7-similar',
+];
+const rungOf = ({ name }: CodecStep): number => NAMES.indexOf(name);
+
+/** Links are the limit: a tighter codec's batch is there sooner. */
+const slowLink: Sender = (step) => ({ ms: 20 - rungOf(step), waits: true });
+/** The processor that encodes is: paths wait for it. */
+const slowEncoder: Sender = (step) => ({ ms: 2 + rungOf(step), waits: false });
+/** The processor that feeds the paths is: batches wait, and yet a tighter codec takes longer. */
+const slowHost: Sender = (step) => ({ ms: 4 + rungOf(step), waits: true });
 
 describe('a codec that was asked for', () => {
   test.each([
@@ -18,68 +56,135 @@ describe('a codec that was asked for', () => {
     ['lz4', Codec.Lz4],
     ['zstd', Codec.Zstd],
   ] as const)('%s stays, whatever happens', (name, codec) => {
-    const choice = new CodecChoice(name);
-    for (const waitingBytes of [0, 1, 1e6]) {
-      expect(nextMany(choice, waitingBytes)).toBe(codec);
+    for (const sender of [slowLink, slowEncoder, slowHost]) {
+      const steps = send(new CodecChoice(name), sender, 300);
+      expect(new Set(steps.map((step) => step.codec))).toEqual(new Set([codec]));
     }
   });
 });
 
+/** Milliseconds of a batch, with what is chosen after a while. */
+function lateMs(sender: Sender, choice = new CodecChoice('auto')): number {
+  send(choice, sender, 600);
+  const steps = send(choice, sender, 2000);
+  return steps.reduce((sum, step) => sum + sender(step).ms, 0) / steps.length;
+}
+
+/** The same with the best of all steps. */
+function bestMs(sender: Sender): number {
+  return Math.min(
+    ...NAMES.map((name) => sender({ codec: Codec.Lz4, level: 1, findsSimilar: false, name }).ms),
+  );
+}
+
 describe('auto', () => {
   test('begins with LZ4', () => {
-    expect(new CodecChoice('auto').next(0).codec).toBe(Codec.Lz4);
+    expect(send(new CodecChoice('auto'), slowEncoder, 1)[0]!.name).toBe('lz4');
   });
 
-  test('climbs to zstd while batches wait for paths, and down while paths wait', () => {
+  test('is at its tightest within 120 batches where links are slow', () => {
     const choice = new CodecChoice('auto');
-    expect(nextMany(choice, 1)).toBe(Codec.Zstd);
-    expect(nextMany(choice, 0)).toBe(Codec.Lz4);
-    expect(nextMany(choice, 1)).toBe(Codec.Zstd);
+    send(choice, slowLink, 120);
+    expect(choice.current.name).toBe('zstd-7-similar');
   });
 
-  test('needs several batches that agree', () => {
+  test('is at its fastest within a few batches where paths wait', () => {
     const choice = new CodecChoice('auto');
-    const first = choice.current;
-    for (let count = 0; count < MANY; count++) choice.next(count % 2);
-    expect(choice.current).toEqual(first);
+    send(choice, slowEncoder, 20);
+    expect(choice.current.name).toBe('lz4-fast');
+    send(choice, slowLink, 120);
+    send(choice, slowEncoder, 80);
+    expect(choice.current.name).toBe('lz4-fast');
   });
 
-  test('climbs faster at first, and never again after a step down', () => {
+  test('does not take it for a slow link if processors cannot feed the paths', () => {
     const choice = new CodecChoice('auto');
-    const stepsIn = (batches: number, waitingBytes: number): number => {
-      const names = new Set([choice.current.name]);
-      for (let count = 0; count < batches; count++) names.add(choice.next(waitingBytes).name);
-      return names.size - 1;
-    };
-    expect(stepsIn(6, 1)).toBe(3);
-    expect(stepsIn(6, 0)).toBe(1);
-    expect(stepsIn(6, 1)).toBe(1);
+    const steps = send(choice, slowHost, 1000);
+    const isFast = steps.filter((step) => rungOf(step) <= 1).length;
+    expect(isFast).toBeGreaterThan(850);
   });
+
+  const senders: [string, Sender][] = [
+    ['links are slow', slowLink],
+    ['encoding is slow', slowEncoder],
+    ['processors are short', slowHost],
+    [
+      'links are slow, up to where encoding is',
+      (step) => {
+        const link = 20 - 2 * rungOf(step);
+        const encoder = 4 + 1.5 * rungOf(step);
+        return { ms: Math.max(link, encoder), waits: link > encoder };
+      },
+    ],
+    [
+      'processors are short, and a middle step is best',
+      (step) => ({
+        ms: 5 + (rungOf(step) - 3) ** 2 / 2,
+        waits: true,
+      }),
+    ],
+  ];
+  test.each(senders)('is within 5 %% of the best step where %s', (_, sender) => {
+    expect(lateMs(sender)).toBeLessThan(1.05 * bestMs(sender));
+  });
+
+  test('finds its way from wherever it was', () => {
+    for (const [, first] of senders) {
+      for (const [, then] of senders) {
+        const choice = new CodecChoice('auto');
+        send(choice, first, 400);
+        expect(lateMs(then, choice)).toBeLessThan(1.06 * bestMs(then));
+      }
+    }
+  });
+
+  test.each([1, 2, 3, 4, 5, 6])(
+    'is within 12 %% of the best where times scatter, seed %i',
+    (seed) => {
+      for (const [, sender] of senders) {
+        const random = createPrng(seed);
+        const choice = new CodecChoice('auto');
+        const scattered: Sender = (step) => {
+          const { ms, waits } = sender(step);
+          return { ms: ms * (0.7 + 0.6 * random()), waits };
+        };
+        send(choice, scattered, 600);
+        const steps = send(choice, scattered, 4000);
+        const ms = steps.reduce((sum, step) => sum + sender(step).ms, 0) / steps.length;
+        expect(ms).toBeLessThan(1.12 * bestMs(sender));
+      }
+    },
+  );
 
   test.each(['auto', 'none', 'lz4', 'zstd'] as const)(
-    '%s: says whether the network is the limit, once several batches agree',
+    '%s: says whether batches wait for paths, once several agree',
     (name) => {
       const choice = new CodecChoice(name);
       expect(choice.isNetworkLimit).toBe(false);
-      nextMany(choice, 1);
+      send(choice, slowLink, 100);
       expect(choice.isNetworkLimit).toBe(true);
-      choice.next(0);
+      send(choice, slowEncoder, 2);
       expect(choice.isNetworkLimit).toBe(true);
-      nextMany(choice, 0);
+      send(choice, slowEncoder, 100);
       expect(choice.isNetworkLimit).toBe(false);
     },
   );
 
-  test('always gives a step of the ladder', () => {
+  test('always gives a step of the ladder, whatever is delivered', () => {
+    const anyBatch = fc.record({
+      ms: fc.constantFrom(0, 1, 50),
+      pages: fc.nat(500),
+      waits: fc.boolean(),
+    });
     fc.assert(
-      fc.property(fc.array(fc.nat(3), { maxLength: 300 }), (waiting) => {
+      fc.property(fc.array(anyBatch, { maxLength: 400 }), (batches) => {
         const choice = new CodecChoice('auto');
-        for (const waitingBytes of waiting) {
-          const { codec, level, name, findsSimilar } = choice.next(waitingBytes);
-          expect([Codec.Lz4, Codec.Zstd]).toContain(codec);
-          expect(Number.isInteger(level)).toBe(true);
-          expect(name).not.toBe('');
-          expect(findsSimilar && codec !== Codec.Zstd).toBe(false);
+        let [nowMs, deliveredPages] = [0, 0];
+        for (const { ms, pages, waits } of batches) {
+          const step = choice.next({ nowMs, deliveredPages, waitingBytes: waits ? 9 : 0 });
+          expect(NAMES).toContain(step.name);
+          nowMs += ms;
+          deliveredPages += pages;
         }
       }),
     );

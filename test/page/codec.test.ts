@@ -56,7 +56,7 @@ function cutBatch(
 
 /** As many batches of one encoder, none of them acked. */
 async function encodeMany(codec: 'none' | 'lz4' | 'zstd', fill: Fill, count: number) {
-  const encoder = new BatchEncoder({ codec, threads: 1 });
+  const encoder = new BatchEncoder({ codec, threads: 1, now: () => performance.now() });
   const payloads: Uint8Array[] = [];
   while (payloads.length < count) {
     const { slot, sealed } = cutBatch(encoder, fill);
@@ -67,7 +67,7 @@ async function encodeMany(codec: 'none' | 'lz4' | 'zstd', fill: Fill, count: num
 }
 
 async function encodeOne(codec: 'none' | 'lz4' | 'zstd', fill: Fill) {
-  const encoder = new BatchEncoder({ codec, threads: 1 });
+  const encoder = new BatchEncoder({ codec, threads: 1, now: () => performance.now() });
   const { slot, sealed } = cutBatch(encoder, fill);
   const batch = await encoder.encode(slot, sealed, 0);
   return { encoder, batch, payload: new Uint8Array(batch.buffer.slice(batch.start, batch.end)) };
@@ -106,7 +106,7 @@ describe('BatchEncoder encode() and BatchDecoder decode()', () => {
 
 describe('BatchEncoder takeSlot()', () => {
   test('gives no slot while the threads have one batch more than they can work on', async () => {
-    const encoder = new BatchEncoder({ codec: 'lz4', threads: 2 });
+    const encoder = new BatchEncoder({ codec: 'lz4', threads: 2, now: () => performance.now() });
     const works: Promise<unknown>[] = [];
     while (works.length < 10) {
       const slot = encoder.takeSlot();
@@ -124,7 +124,7 @@ describe('BatchEncoder takeSlot()', () => {
   test.each(['text', 'noise'] as const)(
     'batches of %s that are never acked end it',
     async (fill) => {
-      const encoder = new BatchEncoder({ codec: 'lz4', threads: 1 });
+      const encoder = new BatchEncoder({ codec: 'lz4', threads: 1, now: () => performance.now() });
       const sent: EncodedBatch[] = [];
       for (let slot = encoder.takeSlot(); slot !== undefined; slot = encoder.takeSlot()) {
         const cut = cutBatch(encoder, fill, { pageCount: 4, slot });
@@ -140,7 +140,11 @@ describe('BatchEncoder takeSlot()', () => {
   );
 
   test('slots hold a batch of the documented size', () => {
-    const slot = new BatchEncoder({ codec: 'none', threads: 1 }).takeSlot()!;
+    const slot = new BatchEncoder({
+      codec: 'none',
+      threads: 1,
+      now: () => performance.now(),
+    }).takeSlot()!;
     expect(slot.length).toBe(76 * 1024 + LITERAL_BYTES_MAX);
   });
 });

@@ -163,7 +163,11 @@ describe('BatchDecoder decode()', () => {
 
 describe('BatchEncoder acked()', () => {
   class Sender {
-    readonly encoder = new BatchEncoder({ codec: 'none', threads: 1 });
+    readonly encoder = new BatchEncoder({
+      codec: 'none',
+      threads: 1,
+      now: () => performance.now(),
+    });
     /** Encoded bytes that wait for a path: only then are pages kept. */
     waitingBytes = 1;
     readonly table = openTable(GUEST, new native.PageStore(PAGE_BITS, 64));

@@ -77,7 +77,7 @@ export async function writeAll(
   { codec = 'lz4', storeSlots = 0 }: Carriage = {},
 ): Promise<Uint8Array> {
   const writer = new StreamWriter();
-  const encoder = new BatchEncoder({ codec, threads: 1 });
+  const encoder = new BatchEncoder({ codec, threads: 1, now: () => performance.now() });
   const decoder = layout === undefined ? undefined : new BatchDecoder(layout, storeSlots);
   if (layout !== undefined) {
     writer.setLayout(layout);
