@@ -44,35 +44,50 @@ const WINDOW_BATCHES = 8;
 const LAG_BATCHES = 4;
 
 /** A window is no shorter: clocks and acks come in steps. */
-const WINDOW_MS_MIN = 5;
+const WINDOW_MS_MIN = 10;
 
-/** What a tighter codec may cost of the delivery, for fewer bytes; what a faster one must gain. */
+/** What a tighter codec may cost of the pages that arrive; what a faster one must gain. */
 const TIGHTER_FACTOR_MIN = 0.98;
 const FASTER_FACTOR_MIN = 1.02;
 
+/**
+ * Paths that carry so much of what they carried before were full, and are: then a tighter codec is
+ * better for certain, whatever the pages are that came meanwhile, and a faster one is not.
+ */
+const FULL_FACTOR_MIN = 0.9;
+const FULL_FACTOR_MAX = 1.1;
+
 /** Batches until another step is tried after one that was none; each time twice as many. */
-const PATIENCE_BATCHES_MIN = 32;
+const PATIENCE_BATCHES_MIN = 24;
 const PATIENCE_BATCHES_MAX = 2048;
 
 /** Where a sender stands when it chooses a codec. */
 export interface Standing {
   /** Encoded bytes that wait for a path. */
   readonly waitingBytes: number;
-  /** Pages with contents that have arrived so far. */
+  /** Pages with contents that have arrived so far, and what they took on the wire. */
   readonly deliveredPages: number;
+  readonly deliveredBytes: number;
   readonly nowMs: number;
 }
 
-/** A step that is tried, and what was delivered before it, in pages per millisecond. */
+/** What was delivered in a window, each per millisecond. */
+interface Rates {
+  readonly pages: number;
+  readonly bytes: number;
+}
+
+/** A step that is tried, and what was delivered before it. */
 interface Trial {
   readonly from: number;
-  readonly rate: number;
+  readonly before: Rates;
 }
 
 /**
  * Chooses the codec of the next batch. Where paths wait for batches, a faster one is taken. Where
- * batches wait for paths, the network may be the limit, or the processor that feeds it: so a tighter
- * one is tried, and kept if pages then arrive as fast; now and then a faster one is tried too.
+ * batches wait for paths, the network may be the limit, or the processor that feeds it: so a
+ * tighter one is tried, and kept if pages then arrive as fast, or paths carry as much as before;
+ * now and then a faster one is tried too.
  */
 export class CodecChoice {
   readonly #isFixed: boolean;
@@ -83,8 +98,8 @@ export class CodecChoice {
   #trial: Trial | undefined;
   /** The window that is measured: batches since its step was taken, and where it began. */
   #batches = 0;
-  #fromMs = 0;
-  #fromPages = 0;
+  #windowFrom = 0;
+  #from: Standing = { waitingBytes: 0, deliveredPages: 0, deliveredBytes: 0, nowMs: 0 };
   #triesTighter = true;
   #patience = PATIENCE_BATCHES_MIN;
   #restUntil = 0;
@@ -136,14 +151,13 @@ export class CodecChoice {
     this.#goTo(this.#rung - 1);
   }
 
-  #judge({ nowMs, deliveredPages }: Standing, mayTry: boolean): void {
-    const rate = (deliveredPages - this.#fromPages) / (nowMs - this.#fromMs);
+  #judge(standing: Standing, mayTry: boolean): void {
+    const rates = this.#rates(standing);
     const trial = this.#trial;
     this.#trial = undefined;
     if (trial !== undefined) {
       const isTighter = this.#rung > trial.from;
-      const isKept = rate >= trial.rate * (isTighter ? TIGHTER_FACTOR_MIN : FASTER_FACTOR_MIN);
-      if (!isKept) {
+      if (!isBetter(rates, trial.before, isTighter)) {
         // Something else for a change, but not at once: each try that fails costs a little.
         this.#triesTighter = !isTighter;
         this.#restUntil = this.#patience;
@@ -153,35 +167,46 @@ export class CodecChoice {
       }
       this.#patience = PATIENCE_BATCHES_MIN;
     }
-    if (mayTry && this.#batches >= this.#restUntil) this.#try(rate);
-    else this.#beginWindow({ nowMs, deliveredPages });
+    if (mayTry && this.#batches >= this.#restUntil) this.#try(rates);
+    else this.#beginWindow(standing);
   }
 
-  #try(rate: number): void {
+  #rates({ nowMs, deliveredPages, deliveredBytes }: Standing): Rates {
+    const { nowMs: fromMs, deliveredPages: fromPages, deliveredBytes: fromBytes } = this.#from;
+    const ms = nowMs - fromMs;
+    return { pages: (deliveredPages - fromPages) / ms, bytes: (deliveredBytes - fromBytes) / ms };
+  }
+
+  #try(before: Rates): void {
     const from = this.#rung;
     this.#restUntil = 0;
     if (this.#triesTighter && from === LADDER.length - 1) this.#triesTighter = false;
     else if (!this.#triesTighter && from === LOWEST) this.#triesTighter = true;
     this.#goTo(from + (this.#triesTighter ? 1 : -1));
-    this.#trial = { from, rate };
+    this.#trial = { from, before };
   }
 
   #goTo(rung: number): void {
     this.#rung = Math.min(LADDER.length - 1, Math.max(LOWEST, rung));
     this.#batches = 0;
-    this.#fromMs = Number.POSITIVE_INFINITY;
+    this.#windowFrom = Number.POSITIVE_INFINITY;
   }
 
-  #beginWindow({ nowMs, deliveredPages }: Pick<Standing, 'nowMs' | 'deliveredPages'>): void {
-    this.#fromMs = nowMs;
-    this.#fromPages = deliveredPages;
+  #beginWindow(standing: Standing): void {
+    this.#from = standing;
     this.#windowFrom = this.#batches;
   }
 
   #isWindowOver({ nowMs }: Standing): boolean {
     const hasBatches = this.#batches - this.#windowFrom >= WINDOW_BATCHES;
-    return hasBatches && nowMs - this.#fromMs >= WINDOW_MS_MIN;
+    return hasBatches && nowMs - this.#from.nowMs >= WINDOW_MS_MIN;
   }
+}
 
-  #windowFrom = 0;
+/** Whether a step is better than the one before it, by what was delivered with each. */
+function isBetter(now: Rates, before: Rates, isTighter: boolean): boolean {
+  const ofBytes = now.bytes / before.bytes;
+  const ofPages = now.pages / before.pages;
+  if (isTighter) return ofBytes >= FULL_FACTOR_MIN || ofPages >= TIGHTER_FACTOR_MIN;
+  return ofBytes >= FULL_FACTOR_MAX && ofPages >= FASTER_FACTOR_MIN;
 }

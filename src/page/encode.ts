@@ -93,8 +93,9 @@ export class BatchEncoder {
   readonly #acked = new SequenceSet();
   readonly #now: () => number;
   #inWork = 0;
-  /** Pages with contents that the destination has. */
+  /** Pages with contents that the destination has, and what they took. */
   #deliveredPages = 0;
+  #deliveredBytes = 0;
   #nextNumber = 0;
   #store: StoreIndex | undefined;
 
@@ -143,8 +144,9 @@ export class BatchEncoder {
   }
 
   /** The destination has a batch: its buffer is free, and what it keeps may be referred to. */
-  acked({ buffer, number, facts }: EncodedBatch): void {
+  acked({ buffer, start, end, number, facts }: EncodedBatch): void {
     this.#deliveredPages += facts.pages - facts.zeroPages;
+    this.#deliveredBytes += end - start;
     this.#slots.give(buffer);
     this.#acked.add(number);
   }
@@ -220,8 +222,12 @@ export class BatchEncoder {
   }
 
   #choose(waitingBytes: number): CodecStep {
-    const deliveredPages = this.#deliveredPages;
-    return this.choice.next({ waitingBytes, deliveredPages, nowMs: this.#now() });
+    return this.choice.next({
+      waitingBytes,
+      deliveredPages: this.#deliveredPages,
+      deliveredBytes: this.#deliveredBytes,
+      nowMs: this.#now(),
+    });
   }
 
   #order({ codec, level, findsSimilar }: CodecStep): Int32Array {

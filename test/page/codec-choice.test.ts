@@ -6,19 +6,36 @@ import { createPrng } from '../support/prng.ts';
 
 const PAGES = 128;
 
-/** A sender: how long a batch takes with a step of the ladder, and whether it then waits. */
-type Sender = (step: CodecStep) => { readonly ms: number; readonly waits: boolean };
+/**
+ * A sender: how long a batch takes with a step of the ladder, whether it then waits, and, unless a
+ * tighter step makes it smaller in proportion, how many bytes it has.
+ */
+type Sender = (step: CodecStep) => {
+  readonly ms: number;
+  readonly waits: boolean;
+  readonly bytes?: number;
+};
+
+/** Bytes of a batch by the step: a link that is full takes as long for a byte, whatever it is. */
+const bytesOf = (step: CodecStep): number => 1000 * (20 - rungOf(step));
 
 /** Has batches encoded and delivered; gives the steps that were taken. */
 function send(choice: CodecChoice, sender: Sender, batches: number): CodecStep[] {
-  const clock = clocks.get(choice) ?? { nowMs: 0, deliveredPages: 0, waits: false };
+  const clock = clocks.get(choice) ?? {
+    nowMs: 0,
+    deliveredPages: 0,
+    deliveredBytes: 0,
+    waits: false,
+  };
   clocks.set(choice, clock);
   return Array.from({ length: batches }, () => {
-    const { nowMs, deliveredPages, waits } = clock;
-    const step = choice.next({ nowMs, deliveredPages, waitingBytes: waits ? 1 : 0 });
+    const { nowMs, deliveredPages, deliveredBytes, waits } = clock;
+    const waitingBytes = waits ? 1 : 0;
+    const step = choice.next({ nowMs, deliveredPages, deliveredBytes, waitingBytes });
     const took = sender(step);
     clock.nowMs += took.ms;
     clock.deliveredPages += PAGES;
+    clock.deliveredBytes += took.bytes ?? bytesOf(step);
     clock.waits = took.waits;
     return step;
   });
@@ -26,7 +43,7 @@ function send(choice: CodecChoice, sender: Sender, batches: number): CodecStep[]
 
 const clocks = new WeakMap<
   CodecChoice,
-  { nowMs: number; deliveredPages: number; waits: boolean }
+  { nowMs: number; deliveredPages: number; deliveredBytes: number; waits: boolean }
 >();
 
 /** From fastest to tightest. */
@@ -113,7 +130,7 @@ describe('auto', () => {
       (step) => {
         const link = 20 - 2 * rungOf(step);
         const encoder = 4 + 1.5 * rungOf(step);
-        return { ms: Math.max(link, encoder), waits: link > encoder };
+        return { ms: Math.max(link, encoder), waits: link > encoder, bytes: 1000 * link };
       },
     ],
     [
@@ -127,6 +144,25 @@ describe('auto', () => {
   test.each(senders)('is within 5 %% of the best step where %s', (_, sender) => {
     expect(lateMs(sender)).toBeLessThan(1.05 * bestMs(sender));
   });
+
+  test.each([1, 2, 3, 4])(
+    'stays tight where links are slow, whatever pages come, seed %i',
+    (seed) => {
+      const random = createPrng(seed);
+      let [left, factor] = [0, 1];
+      // Noise, text, and what is nearly nothing, in stretches.
+      const mixed: Sender = (step) => {
+        if (left-- <= 0) [left, factor] = [Math.floor(random() * 40), 0.2 + 3 * random() ** 3];
+        const { ms } = slowLink(step);
+        return { ms: ms * factor, waits: true, bytes: bytesOf(step) * factor };
+      };
+      const choice = new CodecChoice('auto');
+      send(choice, mixed, 200);
+      const steps = send(choice, mixed, 3000);
+      const isTight = steps.filter((step) => rungOf(step) >= 7).length;
+      expect(isTight / steps.length).toBeGreaterThan(0.9);
+    },
+  );
 
   test('finds its way from wherever it was', () => {
     for (const [, first] of senders) {
@@ -179,12 +215,18 @@ describe('auto', () => {
     fc.assert(
       fc.property(fc.array(anyBatch, { maxLength: 400 }), (batches) => {
         const choice = new CodecChoice('auto');
-        let [nowMs, deliveredPages] = [0, 0];
+        let [nowMs, deliveredPages, deliveredBytes] = [0, 0, 0];
         for (const { ms, pages, waits } of batches) {
-          const step = choice.next({ nowMs, deliveredPages, waitingBytes: waits ? 9 : 0 });
+          const step = choice.next({
+            nowMs,
+            deliveredPages,
+            deliveredBytes,
+            waitingBytes: waits ? 9 : 0,
+          });
           expect(NAMES).toContain(step.name);
           nowMs += ms;
           deliveredPages += pages;
+          deliveredBytes += pages * 7;
         }
       }),
     );
