@@ -9,14 +9,24 @@ import { openBlockTable } from './store.ts';
 export class BatchApplier {
   readonly #blocks: BlockTable;
   readonly #target: MemoryTarget;
-  readonly #order = new BatchOrder();
+  readonly #order: BatchOrder | undefined;
 
   /**
    * @param memory Writable. What its files hold already is taken for what it holds.
    * @param storeSlots Pages that are kept for the source.
+   * @param options.isOrdered False for batches that come in any order, because none relies on
+   *   another: then there must be no store. @default true
    * @throws {RangeError} If memory is not writable; {Error} ERR_OUT_OF_MEMORY, ERR_MEMORY_CLOSED.
    */
-  constructor(memory: GuestMemory, storeSlots: number) {
+  constructor(
+    memory: GuestMemory,
+    storeSlots: number,
+    { isOrdered = true }: { readonly isOrdered?: boolean } = {},
+  ) {
+    if (!isOrdered && storeSlots > 0) {
+      throw new RangeError('Cannot apply batches in any order: "storeSlots" must be 0');
+    }
+    this.#order = isOrdered ? new BatchOrder() : undefined;
     this.#blocks = openBlockTable(memory.layout, storeSlots);
     this.#target = new native.MemoryTarget(memory.native);
     for (const [block, { words }] of memory.findAllPopulated().entries()) {
@@ -38,9 +48,9 @@ export class BatchApplier {
     try {
       native.inspectBatch(this.#blocks, payload, decoded);
       const number = decoded[Decoded.number]!;
-      await this.#order.begin(number, decoded[Decoded.base]!);
+      await this.#order?.begin(number, decoded[Decoded.base]!);
       await native.applyBatch(this.#blocks, this.#target, payload, decoded);
-      this.#order.finish(number);
+      this.#order?.finish(number);
       return decoded;
     } catch (cause) {
       throw new ProtocolError(codeOf(cause), messageOf(cause), { sequence, cause });

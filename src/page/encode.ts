@@ -97,12 +97,21 @@ export class BatchEncoder {
 
   /**
    * @param threads Worker threads of the addon; one more batch than that is kept ready for them.
+   * @param literalBytes Most bytes of page contents in a batch. @default LITERAL_BYTES_MAX
    */
-  constructor({ codec, threads }: { codec: CodecName; threads: number }) {
+  constructor({
+    codec,
+    threads,
+    literalBytes = LITERAL_BYTES_MAX,
+  }: {
+    codec: CodecName;
+    threads: number;
+    literalBytes?: number;
+  }) {
     this.choice = new CodecChoice(codec);
     this.#inWorkMax = threads + 1;
     this.#slots = new SlotPool({
-      slotBytes: SLOT_ROOM_BYTES + LITERAL_BYTES_MAX,
+      slotBytes: SLOT_ROOM_BYTES + literalBytes,
       countMax: SENDER_SLOTS_MAX,
     });
   }
@@ -132,6 +141,11 @@ export class BatchEncoder {
   acked({ buffer, number }: EncodedBatch): void {
     this.#slots.give(buffer);
     this.#acked.add(number);
+  }
+
+  /** Frees the buffer of a batch that was copied. Nothing refers to what such a batch has kept. */
+  release({ buffer }: EncodedBatch): void {
+    this.#slots.give(buffer);
   }
 
   /**

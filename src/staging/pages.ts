@@ -1,0 +1,124 @@
+import type { DirtyBitmap, PageRun } from '../page/bitmap.ts';
+import { BatchEncoder } from '../page/encode.ts';
+import type { CodecName } from '../page/codec-choice.ts';
+import type { GuestMemory } from '../page/memory.ts';
+import {
+  BATCH_PAGES_MAX,
+  EXTENT_PLAIN_BYTES_MAX,
+  PARTITION_PAGES,
+  STAGED_PAGE_BYTES_MAX,
+} from './limits.ts';
+import type { Scatter } from './scatter.ts';
+
+/* Fixed by the protocol: docs/protocol.md, section 7 */
+const BATCH_HEADER_BYTES = 40;
+const MAP_ENTRY_BYTES = 16;
+const FILL_BYTES = 8;
+
+/**
+ * Bytes of page contents in a batch, so that it fits an extent whatever its pages are: each may
+ * need an entry of its own in the map, and a word.
+ *
+ * @throws {RangeError} If two such pages do not fit.
+ */
+export function extentLiteralBytes(pageBytes: number): number {
+  if (pageBytes > STAGED_PAGE_BYTES_MAX) {
+    throw new RangeError(
+      `Cannot stage pages of ${pageBytes} bytes: they must have at most ${STAGED_PAGE_BYTES_MAX}`,
+    );
+  }
+  const facts = BATCH_HEADER_BYTES + BATCH_PAGES_MAX * (MAP_ENTRY_BYTES + FILL_BYTES) + 2;
+  const pages = Math.floor((EXTENT_PLAIN_BYTES_MAX - facts) / pageBytes);
+  return pages * pageBytes + BATCH_PAGES_MAX * FILL_BYTES;
+}
+
+/** An encoder whose batches fit extents. @throws {RangeError} If pages are too large for it. */
+export function extentEncoder(
+  pageBytes: number,
+  { codec, threads }: { codec: CodecName; threads: number },
+): BatchEncoder {
+  return new BatchEncoder({ codec, threads, literalBytes: extentLiteralBytes(pageBytes) });
+}
+
+/** Pages of guest memory that are to be scattered. */
+export interface StagedPages {
+  readonly memory: GuestMemory;
+  readonly block: number;
+  /** Which of its pages; must not change meanwhile. */
+  readonly pages: DirtyBitmap;
+}
+
+/**
+ * Scatters pages of a block of guest memory, which the guest must not change any more.
+ *
+ * @param encoder Made by `extentEncoder`.
+ * @throws {StagingError} ERR_STAGING_EXHAUSTED, {MemoryError} ERR_MEMORY_LOST.
+ */
+export async function scatterPages(
+  { memory, block, pages }: StagedPages,
+  encoder: BatchEncoder,
+  { scatter, threads }: { readonly scatter: Scatter; readonly threads: number },
+): Promise<void> {
+  let partition = 0;
+  const work = async (): Promise<void> => {
+    for (;;) {
+      const from = PARTITION_PAGES * partition++;
+      if (from >= pages.pageCount) return;
+      const end = Math.min(from + PARTITION_PAGES, pages.pageCount);
+      await scatterPartition({ memory, block, pages }, encoder, { scatter, from, end });
+    }
+  };
+  await Promise.all(Array.from({ length: threads }, work));
+}
+
+async function scatterPartition(
+  { memory, block, pages }: StagedPages,
+  encoder: BatchEncoder,
+  { scatter, from, end }: { scatter: Scatter; from: number; end: number },
+): Promise<void> {
+  let at = from;
+  for (;;) {
+    const range = nextRange(pages, at, end);
+    if (range === undefined) return;
+    const slot = encoder.takeSlot();
+    if (slot === undefined) throw new RangeError('Cannot scatter: more workers than the encoder has');
+    const { words } = pages;
+    const from = range.from;
+    const part = { memory: memory.native, block, words, from, end: range.end };
+    const { batch, next } = await encoder.encodePages(slot, part, 0);
+    try {
+      const bytes = batch.buffer.subarray(batch.start, batch.end);
+      await scatter.add(bytes, block, runsWithin(pages, range.from, next));
+    } finally {
+      encoder.release(batch);
+    }
+    at = next;
+  }
+}
+
+/** The next pages that are set, as many as a batch may have; undefined if there are none. */
+function nextRange(
+  pages: DirtyBitmap,
+  from: number,
+  end: number,
+): { from: number; end: number } | undefined {
+  const runs = new Float64Array(2 * BATCH_PAGES_MAX);
+  const found = pages.findRuns(from, runs, end);
+  let room = BATCH_PAGES_MAX;
+  for (let run = 0; run < found; run++) {
+    const [first, count] = [runs[2 * run]!, runs[2 * run + 1]!];
+    if (count >= room) return { from: runs[0]!, end: first + room };
+    room -= count;
+  }
+  return found === 0 ? undefined : { from: runs[0]!, end };
+}
+
+function runsWithin(pages: DirtyBitmap, from: number, end: number): PageRun[] {
+  const found: PageRun[] = [];
+  const runs = new Float64Array(2 * BATCH_PAGES_MAX);
+  const count = pages.findRuns(from, runs, end);
+  for (let run = 0; run < count; run++) {
+    found.push({ first: runs[2 * run]!, count: runs[2 * run + 1]! });
+  }
+  return found;
+}
