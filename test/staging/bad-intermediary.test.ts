@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { type IntermediaryAddress, parseIntermediary } from '../../src/staging/address.ts';
 import { Intermediary } from '../../src/staging/intermediary.ts';
-import { RedisServer } from './redis.ts';
+import { RedisServer } from '../support/redis.ts';
 import { newSeal, openAll, scatterGuest, StagedGuest } from './staged-guest.ts';
 
 afterEach(() => {

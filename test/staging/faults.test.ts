@@ -3,7 +3,7 @@ import { BatchApplier } from '../../src/page/apply.ts';
 import { extentKey } from '../../src/staging/extent.ts';
 import type { Intermediary } from '../../src/staging/intermediary.ts';
 import { createPrng, integerBelow } from '../support/prng.ts';
-import { RedisServer, startServers } from './redis.ts';
+import { RedisServer, startServers } from '../support/redis.ts';
 import {
   newSeal,
   openAll,

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { startServers } from './redis.ts';
+import { startServers } from '../support/redis.ts';
 import { openAll, scatterGuest, StagedGuest, startGather } from './staged-guest.ts';
 
 const PAGES = 6000;

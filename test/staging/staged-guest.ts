@@ -10,7 +10,7 @@ import type { ManifestEntry } from '../../src/staging/manifest.ts';
 import { extentEncoder, scatterPages } from '../../src/staging/pages.ts';
 import { Scatter, type ScatterOptions } from '../../src/staging/scatter.ts';
 import { createPrng, integerBelow } from '../support/prng.ts';
-import type { RedisServer } from './redis.ts';
+import type { RedisServer } from '../support/redis.ts';
 
 export const PAGE_BYTES = 4096;
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { type IntermediaryAddress, parseIntermediary } from '../../src/staging/address.ts';
-import { type RunningProcess, startProcess, waitUntil } from '../support/lab/processes.ts';
+import { type RunningProcess, startProcess, waitUntil } from './lab/processes.ts';
 
 /* Chosen by us */
 const START_TIMEOUT_MS = 10_000;
