@@ -36,9 +36,7 @@ const CONNECTION_PAGES = 128;
 const TIMEOUT_MS = 120_000;
 const THREADS = 1;
 /** Bytes of values that redis-benchmark is tried with, and requests it has under way. */
-const CELLS = [4090, 16_374, 65_526].flatMap((bytes) =>
-  [1, 16].map((depth) => ({ bytes, depth })),
-);
+const CELLS = [4090, 16_374, 65_526].flatMap((bytes) => [1, 16].map((depth) => ({ bytes, depth })));
 
 /** How fast pages come to Redis and back, against Redis's own limit and a page at a time. */
 export const stagingRedis: Trial = {
@@ -80,9 +78,7 @@ type Contestant = 'extents' | 'raw' | 'compressed' | 'cells' | 'pageKeys';
 
 function describe(turns: Turns<Contestant>): string[] {
   const ratio = (ours: Contestant, peer: Contestant, figure: string): string =>
-    formatSpread(
-      spread(turns[ours].map((our, at) => our[figure]! / turns[peer][at]![figure]!)),
-    );
+    formatSpread(spread(turns[ours].map((our, at) => our[figure]! / turns[peer][at]![figure]!)));
   const rate = (name: Contestant, figure: string): string =>
     formatSpread(spread(turns[name].map((each) => each[figure]!)));
   const lines = (['putGBs', 'getGBs'] as const).flatMap((figure) => [
@@ -107,7 +103,10 @@ async function carryExtents({ server, pages }: Setting): Promise<Figures> {
   const count = Math.floor(pages.length / EXTENT_BYTES_MAX);
   const putMs = await timed(() =>
     eachAtOnce(count, intermediary.slots, (at) =>
-      intermediary.put(`pl:e${at}`, pages.subarray(at * EXTENT_BYTES_MAX, (at + 1) * EXTENT_BYTES_MAX)),
+      intermediary.put(
+        `pl:e${at}`,
+        pages.subarray(at * EXTENT_BYTES_MAX, (at + 1) * EXTENT_BYTES_MAX),
+      ),
     ),
   );
   const getMs = await timed(() =>

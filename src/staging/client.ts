@@ -111,7 +111,9 @@ function tlsOptions(address: IntermediaryAddress): Record<string, string | Buffe
 
 function readPassword(address: IntermediaryAddress): string | undefined {
   if (address.passwordFile === undefined) return process.env[PASSWORD_VARIABLE];
-  return readOwn(address, address.passwordFile).toString('utf8').replace(/\r?\n$/, '');
+  return readOwn(address, address.passwordFile)
+    .toString('utf8')
+    .replace(/\r?\n$/, '');
 }
 
 function readOwn({ text }: IntermediaryAddress, file: string): Buffer {

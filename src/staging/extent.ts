@@ -76,11 +76,7 @@ export class ExtentSeal {
     const position = positionOf(kind, number);
     const cipher = createCipheriv('aes-256-gcm', this.#key, position);
     cipher.setAAD(this.#bound);
-    const value = new Uint8Array(plain.length + SEAL_BYTES);
-    value.set(cipher.update(plain));
-    cipher.final();
-    value.set(cipher.getAuthTag(), plain.length);
-    return value;
+    return Buffer.concat([cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
   }
 
   /**

@@ -352,7 +352,8 @@ export class Gather implements AsyncDisposable {
     const others = parity.members.filter((member) => member !== number);
     const values = others.map((member) => {
       const place = this.manifest.at(member);
-      if (place !== undefined) return this.#read(place.intermediary, extentKey(scope, member), true);
+      if (place !== undefined)
+        return this.#read(place.intermediary, extentKey(scope, member), true);
       const text = `Cannot mend extent ${number}: ${member} is void`;
       throw new StagingError('ERR_EXTENT_MISSING', text);
     });
@@ -422,7 +423,8 @@ export class Gather implements AsyncDisposable {
       const place = this.manifest.at(extent);
       if (place !== undefined) this.#remove(place.intermediary, extentKey(scope, extent));
     }
-    if (parity.intermediary !== undefined) this.#remove(parity.intermediary, parityKey(scope, number));
+    if (parity.intermediary !== undefined)
+      this.#remove(parity.intermediary, parityKey(scope, number));
     this.#stripes.delete(number);
   }
 

@@ -16,6 +16,7 @@ import {
   TTL_MS,
 } from './limits.ts';
 import { BusyRate } from './rate.ts';
+import { setLarge } from './set-command.ts';
 
 export interface IntermediaryOptions {
   /** Connections that carry extents, 1 to 64. @default 4 */
@@ -74,8 +75,7 @@ export class Intermediary implements AsyncDisposable {
     this.#clock = clock;
     // One large value at a time on each connection while the round trip is short: what lies
     // behind another in Redis's buffer is copied once more.
-    for (let at = 0; at < depth; at++)
-      for (const { redis } of clients) this.#idle.push({ redis });
+    for (let at = 0; at < depth; at++) for (const { redis } of clients) this.#idle.push({ redis });
     this.slots = this.#idle.length;
     this.setLimit(address.maxBytesPerSecond);
   }
@@ -185,7 +185,7 @@ export class Intermediary implements AsyncDisposable {
    */
   async put(key: string, value: Uint8Array): Promise<void> {
     const reply = await this.#carry(value.length, async (redis) => ({
-      reply: await redis.set(key, bufferOf(value), 'PX', this.ttlMs),
+      reply: await setLarge(redis, key, { value, ttlMs: this.ttlMs }),
       bytes: value.length,
     }));
     if (reply !== 'OK') this.#refuse('ERR_STAGING_REPLY', `it answered "${reply}" to SET`);
@@ -336,7 +336,9 @@ export class Intermediary implements AsyncDisposable {
   async #info(): Promise<Map<string, string>> {
     const text = await this.#ask((redis) => redis.info());
     const fields = text.split('\r\n').filter((line) => /^\w+:/.test(line));
-    return new Map(fields.map((line) => [line.split(':', 1)[0]!, line.slice(line.indexOf(':') + 1)]));
+    return new Map(
+      fields.map((line) => [line.split(':', 1)[0]!, line.slice(line.indexOf(':') + 1)]),
+    );
   }
 
   #factsOf(info: ReadonlyMap<string, string>): IntermediaryFacts {
@@ -357,11 +359,6 @@ export class Intermediary implements AsyncDisposable {
       intermediary: this.name,
     });
   }
-}
-
-/** The same bytes, as ioredis takes them. */
-function bufferOf(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** The shortest of a few round trips, milliseconds. */

@@ -1,6 +1,6 @@
 import type { DirtyBitmap, PageRun } from '../page/bitmap.ts';
-import { BatchEncoder } from '../page/encode.ts';
 import type { CodecName } from '../page/codec-choice.ts';
+import { BatchEncoder } from '../page/encode.ts';
 import type { GuestMemory } from '../page/memory.ts';
 import {
   BATCH_PAGES_MAX,
@@ -60,35 +60,37 @@ export async function scatterPages(
   { scatter, threads }: { readonly scatter: Scatter; readonly threads: number },
 ): Promise<void> {
   let partition = 0;
-  const work = async (): Promise<void> => {
+  const work = async (_: unknown, lane: number): Promise<void> => {
     for (;;) {
       const from = PARTITION_PAGES * partition++;
       if (from >= pages.pageCount) return;
       const end = Math.min(from + PARTITION_PAGES, pages.pageCount);
-      await scatterPartition({ memory, block, pages }, encoder, { scatter, from, end });
+      await scatterPartition({ memory, block, pages }, encoder, { scatter, lane, from, end });
     }
   };
-  await Promise.all(Array.from({ length: threads }, work));
+  // One more than there are threads: while it waits for its turn, they have work.
+  await Promise.all(Array.from({ length: threads + 1 }, work));
 }
 
 async function scatterPartition(
   { memory, block, pages }: StagedPages,
   encoder: BatchEncoder,
-  { scatter, from, end }: { scatter: Scatter; from: number; end: number },
+  { scatter, lane, from, end }: { scatter: Scatter; lane: number; from: number; end: number },
 ): Promise<void> {
   let at = from;
   for (;;) {
     const range = nextRange(pages, at, end);
     if (range === undefined) return;
     const slot = encoder.takeSlot();
-    if (slot === undefined) throw new RangeError('Cannot scatter: more workers than the encoder has');
+    if (slot === undefined)
+      throw new RangeError('Cannot scatter: more workers than the encoder has');
     const { words } = pages;
     const from = range.from;
     const part = { memory: memory.native, block, words, from, end: range.end };
     const { batch, next } = await encoder.encodePages(slot, part, 0);
     try {
       const bytes = batch.buffer.subarray(batch.start, batch.end);
-      await scatter.add(bytes, block, runsWithin(pages, range.from, next));
+      await scatter.add(bytes, block, runsWithin(pages, range.from, next), lane);
     } finally {
       encoder.release(batch);
     }

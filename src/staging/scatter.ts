@@ -78,6 +78,13 @@ interface Place {
   isLost: boolean;
 }
 
+/** An extent that is not full. */
+interface BegunExtent {
+  readonly builder: ExtentBuilder;
+  block: number;
+  runs: PageRun[];
+}
+
 /** Extents that are being put with one parity. */
 interface Stripe {
   readonly number: number;
@@ -94,9 +101,8 @@ export class Scatter implements AsyncDisposable {
   readonly #options: ScatterOptions;
   readonly #clock: Clock;
   readonly #places: readonly Place[];
-  readonly #builder = new ExtentBuilder();
-  #block = 0;
-  #runs: PageRun[] = [];
+  /** The extents that are begun, one for each lane. */
+  readonly #begun: BegunExtent[] = [];
   #next = 0;
   #nextStripe = 0;
   #stripe: Stripe | undefined;
@@ -146,12 +152,14 @@ export class Scatter implements AsyncDisposable {
    * Takes a batch, and copies it. Waits while too much is on its way.
    *
    * @param runs Its pages, ascending; none of them is in an extent that holds.
+   * @param lane Which of the extents that are begun it goes into, from 0: whoever adds neighbouring
+   *   pages in turn with others has one of its own. @default 0
    * @throws {StagingError} ERR_EXTENT_LENGTH If it is too long for an extent.
    * @throws {StagingError} ERR_STAGING_EXHAUSTED If no intermediary is left to take it; then
    *   nothing more can be scattered.
    */
-  async add(batch: Uint8Array, block: number, runs: readonly PageRun[]): Promise<void> {
-    const turn = this.#turn.then(() => this.#add(batch, block, runs));
+  async add(batch: Uint8Array, block: number, runs: readonly PageRun[], lane = 0): Promise<void> {
+    const turn = this.#turn.then(() => this.#add(batch, block, runs, lane));
     this.#turn = turn.catch(() => {});
     await turn;
   }
@@ -163,7 +171,7 @@ export class Scatter implements AsyncDisposable {
    */
   async drain(): Promise<void> {
     const turn = this.#turn.then(async () => {
-      await this.#seal();
+      for (const begun of this.#begun) await this.#seal(begun);
       this.#closeStripe();
     });
     this.#turn = turn.catch(() => {});
@@ -200,7 +208,9 @@ export class Scatter implements AsyncDisposable {
       extentBytes: this.#placedBytes,
       parityBytes: this.#parityBytes,
       voidExtents: this.#voidExtents,
-      lost: this.#places.filter(({ isLost }) => isLost).map(({ intermediary }) => intermediary.name),
+      lost: this.#places
+        .filter(({ isLost }) => isLost)
+        .map(({ intermediary }) => intermediary.name),
     };
   }
 
@@ -210,37 +220,44 @@ export class Scatter implements AsyncDisposable {
     return Promise.resolve();
   }
 
-  async #add(batch: Uint8Array, block: number, runs: readonly PageRun[]): Promise<void> {
+  async #add(
+    batch: Uint8Array,
+    block: number,
+    runs: readonly PageRun[],
+    lane: number,
+  ): Promise<void> {
     this.#check();
     const [first, last] = [runs[0], runs.at(-1)];
-    if (first === undefined || last === undefined) throw new RangeError('Cannot add batch: no page');
-    const begin = this.#runs[0]?.first ?? first.first;
-    const previous = this.#runs.at(-1);
+    if (first === undefined || last === undefined)
+      throw new RangeError('Cannot add batch: no page');
+    this.#begun[lane] ??= { builder: new ExtentBuilder(), block, runs: [] };
+    const begun = this.#begun[lane];
+    const previous = begun.runs.at(-1);
     const isNear =
-      block === this.#block &&
+      block === begun.block &&
       (previous === undefined || first.first >= previous.first + previous.count) &&
-      last.first + last.count - begin <= EXTENT_SPAN_PAGES_MAX;
-    if (!isNear || !this.#builder.fits(batch.length)) await this.#seal();
-    if (!this.#builder.fits(batch.length)) {
+      last.first + last.count - (begun.runs[0] ?? first).first <= EXTENT_SPAN_PAGES_MAX;
+    if (!isNear || !begun.builder.fits(batch.length)) await this.#seal(begun);
+    if (!begun.builder.fits(batch.length)) {
       throw new StagingError(
         'ERR_EXTENT_LENGTH',
         `Cannot add batch of ${batch.length} bytes to an extent of ${EXTENT_BYTES_MAX}`,
       );
     }
-    this.#block = block;
-    this.#builder.add(batch);
-    this.#runs.push(...runs);
+    begun.block = block;
+    begun.builder.add(batch);
+    begun.runs.push(...runs);
     this.#batchBytes += batch.length;
   }
 
-  /** Seals the extent that is begun, and has it put as soon as there is a place. */
-  async #seal(): Promise<void> {
-    if (this.#builder.isEmpty) return;
+  /** Seals an extent that is begun, and has it put as soon as there is a place. */
+  async #seal(begun: BegunExtent): Promise<void> {
+    if (begun.builder.isEmpty) return;
     if (this.#next >= EXTENTS_MAX) this.#fail(`it has more than ${EXTENTS_MAX} extents`);
     const number = this.#next++;
-    const value = this.#options.seal.seal(ExtentKind.Pages, number, this.#builder.take());
-    const [block, runs] = [this.#block, this.#runs];
-    this.#runs = [];
+    const value = this.#options.seal.seal(ExtentKind.Pages, number, begun.builder.take());
+    const { block, runs } = begun;
+    begun.runs = [];
     this.#placedBytes += value.length;
     while (this.#inFlightBytes + value.length > SCATTER_BYTES_MAX) await this.#change();
     const stripe = this.#options.hasParity ? this.#openStripe() : undefined;

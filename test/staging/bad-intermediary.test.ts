@@ -4,7 +4,7 @@ import { afterEach, expect, test } from 'vitest';
 import { type IntermediaryAddress, parseIntermediary } from '../../src/staging/address.ts';
 import { Intermediary } from '../../src/staging/intermediary.ts';
 import { RedisServer } from '../support/redis.ts';
-import { newSeal, openAll, scatterGuest, StagedGuest } from './staged-guest.ts';
+import { newSeal, openAll, StagedGuest, scatterGuest } from './staged-guest.ts';
 
 afterEach(() => {
   delete process.env['PAGELANE_REDIS_PASSWORD'];
@@ -143,13 +143,16 @@ test('left-over keys are listed and removed, and no others', async () => {
   await intermediary![Symbol.asyncDispose]();
 });
 
-test.each(['redis://:word@host', 'redis://me:word@host', 'http://host', 'redis://host?ca', 'redis://'])(
-  '"%s" is no intermediary, and a password in it is not repeated',
-  (text) => {
-    expect(() => parseIntermediary(text)).toThrow(SyntaxError);
-    expect(() => parseIntermediary(text)).not.toThrow(/me:word|:word@/);
-  },
-);
+test.each([
+  'redis://:word@host',
+  'redis://me:word@host',
+  'http://host',
+  'redis://host?ca',
+  'redis://',
+])('"%s" is no intermediary, and a password in it is not repeated', (text) => {
+  expect(() => parseIntermediary(text)).toThrow(SyntaxError);
+  expect(() => parseIntermediary(text)).not.toThrow(/me:word|:word@/);
+});
 
 test('addresses', () => {
   expect(parseIntermediary('rediss://me@[::1]:7000?max=400mbit&ca=/etc/ca%20file')).toEqual({

@@ -8,8 +8,8 @@ import {
   newSeal,
   openAll,
   PAGE_BYTES,
-  scatterGuest,
   StagedGuest,
+  scatterGuest,
   startGather,
 } from './staged-guest.ts';
 

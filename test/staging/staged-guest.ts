@@ -44,7 +44,8 @@ function fillMemory(bytes: Uint8Array, random: () => number): void {
     const page = bytes.subarray(at, at + PAGE_BYTES);
     const kind = integerBelow(random, 5);
     if (kind === 1) page.fill(integerBelow(random, 256));
-    else if (kind === 2) for (let i = 0; i < PAGE_BYTES; i++) page[i] = 97 + ((i * (at >>> 12)) % 17);
+    else if (kind === 2)
+      for (let i = 0; i < PAGE_BYTES; i++) page[i] = 97 + ((i * (at >>> 12)) % 17);
     else if (kind > 2) {
       const words = new Uint32Array(page.buffer, page.byteOffset, PAGE_BYTES / 4);
       for (let i = 0; i < words.length; i++) words[i] = random() * 2 ** 32;
