@@ -19,7 +19,7 @@ import { BusyRate } from './rate.ts';
 import { setLarge } from './set-command.ts';
 
 export interface IntermediaryOptions {
-  /** Connections that carry extents, 1 to 64. @default 4 */
+  /** Connections that carry extents, 1 to 64. @default 8 */
   readonly connections?: number;
   /** How long keys live without being renewed, milliseconds. @default one hour */
   readonly ttlMs?: number;

@@ -44,7 +44,7 @@ export const PARTITION_PAGES = 4096;
 export const STAGED_PAGE_BYTES_MAX: number = 16 * KiB;
 
 /** Connections to an intermediary that carry extents; one more carries everything else. */
-export const CONNECTIONS = 4;
+export const CONNECTIONS = 8;
 
 /** Most connections to an intermediary. */
 export const CONNECTIONS_MAX = 64;

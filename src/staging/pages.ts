@@ -61,36 +61,52 @@ export async function scatterPages(
 ): Promise<void> {
   let partition = 0;
   const work = async (_: unknown, lane: number): Promise<void> => {
+    const found = new Float64Array(2 * BATCH_PAGES_MAX);
     for (;;) {
       const from = PARTITION_PAGES * partition++;
       if (from >= pages.pageCount) return;
       const end = Math.min(from + PARTITION_PAGES, pages.pageCount);
-      await scatterPartition({ memory, block, pages }, encoder, { scatter, lane, from, end });
+      await scatterPartition({ memory, block, pages }, encoder, {
+        scatter,
+        lane,
+        from,
+        end,
+        found,
+      });
     }
   };
   // One more than there are threads: while it waits for its turn, they have work.
   await Promise.all(Array.from({ length: threads + 1 }, work));
 }
 
+interface Partition {
+  readonly scatter: Scatter;
+  readonly lane: number;
+  readonly from: number;
+  readonly end: number;
+  /** Where runs are found, again and again. */
+  readonly found: Float64Array;
+}
+
 async function scatterPartition(
   { memory, block, pages }: StagedPages,
   encoder: BatchEncoder,
-  { scatter, lane, from, end }: { scatter: Scatter; lane: number; from: number; end: number },
+  { scatter, lane, from, end, found }: Partition,
 ): Promise<void> {
   let at = from;
   for (;;) {
-    const range = nextRange(pages, at, end);
+    const range = nextRange(pages, { from: at, end, found });
     if (range === undefined) return;
     const slot = encoder.takeSlot();
-    if (slot === undefined)
-      throw new RangeError('Cannot scatter: more workers than the encoder has');
-    const { words } = pages;
-    const from = range.from;
-    const part = { memory: memory.native, block, words, from, end: range.end };
+    if (slot === undefined) {
+      throw new RangeError('Cannot scatter: more threads than the encoder has');
+    }
+    const part = { memory: memory.native, block, words: pages.words, ...range };
     const { batch, next } = await encoder.encodePages(slot, part, 0);
     try {
       const bytes = batch.buffer.subarray(batch.start, batch.end);
-      await scatter.add(bytes, block, runsWithin(pages, range.from, next), lane);
+      const runs = runsWithin(pages, { from: range.from, end: next, found });
+      await scatter.add(bytes, block, runs, lane);
     } finally {
       encoder.release(batch);
     }
@@ -98,29 +114,33 @@ async function scatterPartition(
   }
 }
 
+interface Search {
+  readonly from: number;
+  readonly end: number;
+  readonly found: Float64Array;
+}
+
 /** The next pages that are set, as many as a batch may have; undefined if there are none. */
 function nextRange(
   pages: DirtyBitmap,
-  from: number,
-  end: number,
+  { from, end, found }: Search,
 ): { from: number; end: number } | undefined {
-  const runs = new Float64Array(2 * BATCH_PAGES_MAX);
-  const found = pages.findRuns(from, runs, end);
+  const count = pages.findRuns(from, found, end);
   let room = BATCH_PAGES_MAX;
-  for (let run = 0; run < found; run++) {
-    const [first, count] = [runs[2 * run]!, runs[2 * run + 1]!];
-    if (count >= room) return { from: runs[0]!, end: first + room };
-    room -= count;
+  for (let run = 0; run < count; run++) {
+    const [first, length] = [found[2 * run]!, found[2 * run + 1]!];
+    if (length >= room) return { from: found[0]!, end: first + room };
+    room -= length;
   }
-  return found === 0 ? undefined : { from: runs[0]!, end };
+  return count === 0 ? undefined : { from: found[0]!, end };
 }
 
-function runsWithin(pages: DirtyBitmap, from: number, end: number): PageRun[] {
-  const found: PageRun[] = [];
-  const runs = new Float64Array(2 * BATCH_PAGES_MAX);
-  const count = pages.findRuns(from, runs, end);
+/** All runs of a batch's pages: no more than the batch may have pages. */
+function runsWithin(pages: DirtyBitmap, { from, end, found }: Search): PageRun[] {
+  const count = pages.findRuns(from, found, end);
+  const runs: PageRun[] = [];
   for (let run = 0; run < count; run++) {
-    found.push({ first: runs[2 * run]!, count: runs[2 * run + 1]! });
+    runs.push({ first: found[2 * run]!, count: found[2 * run + 1]! });
   }
-  return found;
+  return runs;
 }

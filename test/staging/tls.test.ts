@@ -5,7 +5,7 @@ import { parseIntermediary } from '../../src/staging/address.ts';
 import { Intermediary } from '../../src/staging/intermediary.ts';
 import { makeCertificates } from '../support/certificates.ts';
 import { RedisServer } from '../support/redis.ts';
-import { scatterGuest, StagedGuest, startGather } from './staged-guest.ts';
+import { StagedGuest, scatterGuest, startGather } from './staged-guest.ts';
 
 const certificates = makeCertificates();
 afterAll(() => certificates.remove());
@@ -52,9 +52,12 @@ test('another authority, and no certificate, are refused at either end', async (
   await using _ = await RedisServer.start(tlsWords(port));
   const foreign = parseIntermediary(addressOf(port, certificates.foreign));
   await expect(Intermediary.open(foreign)).rejects.toMatchObject({ code: 'ERR_STAGING_CONNECT' });
-  const { text: __, certificateFile: ___, keyFile: ____, ...none } = parseIntermediary(
-    addressOf(port, certificates.directory),
-  );
+  const {
+    text: __,
+    certificateFile: ___,
+    keyFile: ____,
+    ...none
+  } = parseIntermediary(addressOf(port, certificates.directory));
   await expect(Intermediary.open({ ...none, text: 'bare' })).rejects.toMatchObject({
     code: 'ERR_STAGING_CONNECT',
   });
