@@ -45,11 +45,13 @@ const PURE = [
   'page/cpu-set',
   'page/round',
   'staging/address',
+  'staging/cluster-slot',
   'staging/manifest',
   'staging/manifest-codec',
   'staging/parity',
   'staging/placement',
   'staging/rate',
+  'staging/stripes',
   'stream/format',
   'stream/return-path',
 ];

@@ -3,7 +3,6 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
-import { BatchApplier } from '../../src/page/apply.ts';
 import { DirtyBitmap } from '../../src/page/bitmap.ts';
 import type { CodecName } from '../../src/page/codec-choice.ts';
 import { GuestMemory } from '../../src/page/memory.ts';
@@ -12,7 +11,7 @@ import { Gather } from '../../src/staging/gather.ts';
 import { Intermediary } from '../../src/staging/intermediary.ts';
 import { EXTENT_BYTES_MAX } from '../../src/staging/limits.ts';
 import type { ManifestEntry } from '../../src/staging/manifest.ts';
-import { extentEncoder, scatterPages } from '../../src/staging/pages.ts';
+import { applyTo, extentEncoder, scatterPages } from '../../src/staging/pages.ts';
 import { Scatter } from '../../src/staging/scatter.ts';
 import { run } from '../../test/support/lab/processes.ts';
 import { PAGE_BYTES } from '../../test/support/qemu-stream.ts';
@@ -143,10 +142,8 @@ async function moveGuest({ server, pages }: Setting, codec: CodecName): Promise<
   const usedMB = ((await usedBytes(server)) - emptyBytes) / 1e6;
   const buffer = new Uint8Array(new ArrayBuffer(pages.length)).fill(1);
   using there = new GuestMemory([{ name: 'ram', buffer }], { isWritable: true });
-  const applier = new BatchApplier(there, 0, { isOrdered: false });
   const getMs = await timed(async () => {
-    const apply = (batch: Uint8Array, extent: number) => applier.apply(batch, extent);
-    await using gather = new Gather({ ...where, apply });
+    await using gather = new Gather({ ...where, apply: applyTo(there) });
     for (const entry of entries) gather.accept(entry);
     gather.complete();
     await gather.done();

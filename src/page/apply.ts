@@ -56,4 +56,13 @@ export class BatchApplier {
       throw new ProtocolError(codeOf(cause), messageOf(cause), { sequence, cause });
     }
   }
+
+  /**
+   * The same, for who only counts.
+   *
+   * @returns How many pages were in the batch.
+   */
+  async applyPages(payload: Uint8Array, sequence: number): Promise<number> {
+    return (await this.apply(payload, sequence))[Decoded.pages]!;
+  }
 }

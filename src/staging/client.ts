@@ -3,35 +3,17 @@ import { Redis, type RedisOptions } from 'ioredis';
 import { messageOf, StagingError } from '../errors.ts';
 import type { IntermediaryAddress } from './address.ts';
 import { CONNECT_TIMEOUT_MS, REPLY_TIMEOUT_MS, RETRY_MS_MAX } from './limits.ts';
+import { stagingErrorOf } from './redis-error.ts';
+import { type LargeValue, setLarge } from './set-command.ts';
 
 /** Where passwords come from that no file has. */
 const PASSWORD_VARIABLE = 'PAGELANE_REDIS_PASSWORD';
 
-/** What the first word of a refusal of Redis's means here. */
-const CODES: ReadonlyArray<readonly [RegExp, string]> = [
-  [/^(WRONGPASS|NOAUTH|NOPERM|ERR AUTH|ERR invalid password)/, 'ERR_STAGING_AUTH'],
-  [/^READONLY/, 'ERR_STAGING_READ_ONLY'],
-  [/^OOM/, 'ERR_STAGING_FULL'],
-  [/^(LOADING|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|BUSY|TRYAGAIN)/, 'ERR_STAGING_BUSY'],
-  [/timed out|ETIMEDOUT/, 'ERR_STAGING_TIMEOUT'],
-  [/Connection is closed|Stream isn't writeable|retries per request/, 'ERR_STAGING_LOST'],
-  [/\b(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|EACCES|ENOTFOUND|EHOSTUNREACH)\b/, 'ERR_STAGING_LOST'],
-];
-
-/** What ioredis or Redis says, as an error with a code. */
-export function stagingErrorOf(cause: unknown, intermediary: string): StagingError {
-  if (cause instanceof StagingError) return cause;
-  const message = messageOf(cause);
-  const code = CODES.find(([pattern]) => pattern.test(message))?.[1] ?? 'ERR_STAGING_REPLY';
-  return new StagingError(code, `Cannot use intermediary ${intermediary}: ${message}`, {
-    intermediary,
-    cause,
-  });
-}
-
 /** A connection to an intermediary that connects itself anew, once it was there. */
 export interface Client {
   readonly redis: Redis;
+  /** SET of a value that must not change until the promise settles; Redis's answer. */
+  setLarge(key: string, value: LargeValue): Promise<unknown>;
   close(): void;
 }
 
@@ -44,10 +26,13 @@ export interface Client {
 export async function connectClient(address: IntermediaryAddress): Promise<Client> {
   let isWanted = false;
   let said: unknown;
+  const again = (tries: number): number | null =>
+    isWanted ? Math.min(50 * 2 ** tries, RETRY_MS_MAX) : null;
   const options: RedisOptions & { replyMapping: 'legacy' } = {
     ...whereOptions(address),
     replyMapping: 'legacy',
-    retryStrategy: (tries) => (isWanted ? Math.min(50 * 2 ** tries, RETRY_MS_MAX) : null),
+    retryStrategy: again,
+    sentinelRetryStrategy: again,
   };
   const redis = new Redis(options);
   // An error that nobody listens to ends the process; commands tell all the same.
@@ -69,6 +54,7 @@ export async function connectClient(address: IntermediaryAddress): Promise<Clien
   isWanted = true;
   return {
     redis,
+    setLarge: (key, value) => setLarge(redis, key, value),
     close: () => {
       isWanted = false;
       redis.disconnect();
@@ -80,10 +66,10 @@ function whereOptions(address: IntermediaryAddress): RedisOptions {
   const { at, user } = address;
   const password = readPassword(address);
   return {
-    ...(at.kind === 'unix' ? { path: at.path } : { host: at.host, port: at.port }),
+    ...instanceOptions(at),
     ...(user !== undefined && { username: user }),
     ...(password !== undefined && { password }),
-    ...(address.isEncrypted && { tls: tlsOptions(address) }),
+    ...(address.isEncrypted && { tls: tlsOptions(address), enableTLSForSentinelMode: true }),
     connectTimeout: CONNECT_TIMEOUT_MS,
     commandTimeout: REPLY_TIMEOUT_MS,
     // What fails, fails at once: whoever asked knows better where else to ask.
@@ -96,6 +82,12 @@ function whereOptions(address: IntermediaryAddress): RedisOptions {
     disableClientInfo: true,
     protocol: 2,
   };
+}
+
+function instanceOptions(at: IntermediaryAddress['at']): RedisOptions {
+  if (at.kind === 'unix') return { path: at.path };
+  if (at.kind === 'sentinel') return { sentinels: [...at.sentinels], name: at.name };
+  return { host: at.host, port: at.port };
 }
 
 function tlsOptions(address: IntermediaryAddress): Record<string, string | Buffer> {

@@ -1,18 +1,15 @@
 import { type Clock, systemClock } from '../clock.ts';
-import { codeOf, PagelaneError, StagingError } from '../errors.ts';
+import { PagelaneError, StagingError } from '../errors.ts';
 import type { PageRun } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
 import { batchesOf, ExtentKind, type ExtentSeal, extentKey, parityKey } from './extent.ts';
 import type { Intermediary } from './intermediary.ts';
-import {
-  EXTENT_BYTES_MAX,
-  GATHER_PATIENCE_MS,
-  KEYS_TOGETHER,
-  REMOVE_DELAY_MS,
-  RENEWAL_FRACTION,
-} from './limits.ts';
+import { GATHER_PATIENCE_MS, RENEWAL_FRACTION } from './limits.ts';
 import { Manifest, type ManifestEntry, type ParityEntry } from './manifest.ts';
 import { rebuild } from './parity.ts';
+import { PushRate } from './push-rate.ts';
+import { Removals } from './removals.ts';
+import { StagedReader } from './staged-reader.ts';
 
 /*
  * From intermediaries to guest memory
@@ -38,8 +35,12 @@ export interface GatherOptions {
   readonly seal: ExtentSeal;
   /** In the source's order; undefined for one that could not be reached. */
   readonly intermediaries: readonly (Intermediary | undefined)[];
-  /** Puts a batch into guest memory. `batch` must not be used after the promise settles. */
-  readonly apply: (batch: Uint8Array, extent: number) => Promise<unknown>;
+  /**
+   * Puts a batch into guest memory.
+   *
+   * @returns How many pages were in it.
+   */
+  readonly apply: (batch: Uint8Array, extent: number) => Promise<number>;
   /**
    * Asks the source for the pages of an extent that cannot be gathered. Returns whether it has them
    * and sends them: then they come as other extents, or as it sends pages otherwise.
@@ -66,7 +67,10 @@ export interface GatherFacts {
   readonly removedKeys: number;
 }
 
-const State = { Parked: 1, Fetching: 2, Applied: 3, Asked: 4, Gone: 5 } as const;
+/** Of an extent. Void: its pages come again. Asked: the source sends them. */
+const State = { Parked: 1, Fetching: 2, Applied: 3, Void: 4, Asked: 5, Gone: 6 } as const;
+
+const URGENT = { isUrgent: true } as const;
 
 /** What is known of a stripe. */
 interface Stripe {
@@ -85,30 +89,31 @@ export class Gather implements AsyncDisposable {
   readonly #queues: number[][];
   readonly #queueHeads: number[];
   readonly #stripes = new Map<number, Stripe>();
-  readonly #removals: string[][];
+  readonly #reader: StagedReader;
+  readonly #removals: Removals;
   readonly #gone: GonePages[] = [];
   readonly #counts = {
     ...{ extents: 0, pages: 0, wantedExtents: 0, mendedExtents: 0, askedExtents: 0 },
-    ...{ badExtents: 0, removedKeys: 0 },
+    badExtents: 0,
   };
-  /** Intermediaries that did not answer, and whether they do again. */
-  readonly #doubted = new Map<number, Promise<boolean>>();
+  readonly #limit: PushRate;
   #waiting: (() => void)[] = [];
   #open = 0;
   #isComplete = false;
   #isClosed = false;
   #failure: unknown;
-  #removal: Promise<void> = Promise.resolve();
-  #removalTimer: (() => void) | undefined;
   #stopRenewal: () => void = () => {};
 
   constructor(options: GatherOptions) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
+    this.#limit = new PushRate(this.#clock);
     this.manifest = new Manifest(options.layout);
     this.#queues = options.intermediaries.map(() => []);
     this.#queueHeads = options.intermediaries.map(() => 0);
-    this.#removals = options.intermediaries.map(() => []);
+    const patienceMs = options.patienceMs ?? GATHER_PATIENCE_MS;
+    this.#reader = new StagedReader(options.intermediaries, { patienceMs, clock: this.#clock });
+    this.#removals = new Removals(options.intermediaries, this.#clock);
     for (const [index, intermediary] of options.intermediaries.entries()) {
       // One that is not here is mended around, extent by extent.
       const fetchers = intermediary?.slots ?? 1;
@@ -143,6 +148,14 @@ export class Gather implements AsyncDisposable {
     this.#changed();
   }
 
+  /**
+   * Sets the most bytes a second that are fetched ahead, from now on; no limit if undefined. What
+   * is wanted comes on top.
+   */
+  setLimit(bytesPerSecond: number | undefined): void {
+    this.#limit.set(bytesPerSecond);
+  }
+
   /** All entries were given. */
   complete(): void {
     this.#isComplete = true;
@@ -157,21 +170,22 @@ export class Gather implements AsyncDisposable {
    *   names it though all were given.
    */
   async want(block: number, page: number): Promise<void> {
-    let number = this.manifest.find(block, page);
-    while (number === undefined && !this.#isComplete && this.#failure === undefined) {
+    let asked: number | undefined;
+    for (;;) {
+      if (this.#failure !== undefined) throw this.#failure;
+      const number = this.manifest.find(block, page);
+      const state = this.#states[number ?? asked ?? -1];
+      if (state === State.Applied || (number === undefined && state === State.Asked)) return;
+      if (state === State.Gone) throw this.#goneError(`page ${page} of block ${block} is gone`);
+      if (number === undefined && this.#isComplete) {
+        throw this.#goneError(`page ${page} of block ${block} is not staged`);
+      }
+      if (number !== undefined && state === State.Parked) {
+        this.#counts.wantedExtents++;
+        void this.#fetch(number, { isUrgent: true });
+      }
+      asked = number ?? asked;
       await this.#change();
-      number = this.manifest.find(block, page);
-    }
-    if (this.#failure !== undefined) throw this.#failure;
-    if (number === undefined) throw this.#goneError(`page ${page} of block ${block} is not staged`);
-    if (this.#states[number] === State.Parked) {
-      this.#counts.wantedExtents++;
-      void this.#fetch(number, { isUrgent: true });
-    }
-    while (this.#states[number] === State.Fetching) await this.#change();
-    if (this.#failure !== undefined) throw this.#failure;
-    if (this.#states[number] === State.Gone) {
-      throw this.#goneError(`page ${page} of block ${block} is gone`);
     }
   }
 
@@ -188,8 +202,7 @@ export class Gather implements AsyncDisposable {
       await this.#change();
     }
     if (this.#failure !== undefined) throw this.#failure;
-    this.#removalTimer?.();
-    await this.#removeAll();
+    await this.#removals.flush();
     if (this.#gone.length > 0) throw this.#goneError(this.#describeGone());
     return this.facts();
   }
@@ -200,17 +213,17 @@ export class Gather implements AsyncDisposable {
   }
 
   facts(): GatherFacts {
-    return { ...this.#counts };
+    return { ...this.#counts, removedKeys: this.#removals.removed };
   }
 
   /** Stops fetching and renewing. What is at intermediaries stays there for its time to live. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     this.#stopRenewal();
-    this.#removalTimer?.();
+    this.#reader.close();
     this.#failure ??= new StagingError('ERR_STAGING_CLOSED', 'Cannot gather: it was closed');
     this.#changed();
-    await this.#removal;
+    await this.#removals.close();
   }
 
   /** Fetches what is parked at one intermediary, in order, one after another. */
@@ -223,6 +236,7 @@ export class Gather implements AsyncDisposable {
         continue;
       }
       this.#queueHeads[index]!++;
+      await this.#limit.pass(this.manifest.at(number)?.bytes ?? 0);
       if (this.#states[number] === State.Parked) await this.#fetch(number, { isUrgent: false });
     }
   }
@@ -233,10 +247,10 @@ export class Gather implements AsyncDisposable {
     try {
       const plain = await this.#plainOf(number, isUrgent);
       if (plain === undefined) return;
-      for (const batch of batchesOf(plain)) await this.#options.apply(batch, number);
+      let applied = 0;
+      for (const batch of batchesOf(plain)) applied += await this.#options.apply(batch, number);
       if (this.#states[number] !== State.Fetching) return; // it became void meanwhile
-      this.#counts.extents++;
-      for (const { count } of this.manifest.pagesOf(number)) this.#counts.pages += count;
+      this.#count(number, applied);
       this.#settle(number, State.Applied);
       this.#removeApplied(number);
     } catch (cause) {
@@ -246,14 +260,27 @@ export class Gather implements AsyncDisposable {
     }
   }
 
+  /** Counts what was applied. No page may be left out: it would stay a page of zeros. */
+  #count(number: number, applied: number): void {
+    let pages = 0;
+    for (const { count } of this.manifest.pagesOf(number)) pages += count;
+    if (applied !== pages) {
+      const text = `Cannot use extent ${number}: it holds ${applied} pages of ${pages}`;
+      throw new StagingError('ERR_EXTENT_PAGES', text);
+    }
+    this.#counts.extents++;
+    this.#counts.pages += pages;
+  }
+
   /**
    * The contents of an extent: from its intermediary, else from its stripe, else from its
    * intermediary when that is back; undefined if they come otherwise, or not at all.
    */
   async #plainOf(number: number, isUrgent: boolean): Promise<Uint8Array | undefined> {
-    const { intermediary } = this.manifest.at(number)!;
+    const { intermediary, bytes } = this.manifest.at(number)!;
     const key = extentKey(this.#options.seal.scope, number);
-    const direct = await this.#try(number, () => this.#read(intermediary, key, isUrgent));
+    const read = () => this.#reader.read(intermediary, key, { bytes, isUrgent });
+    const direct = await this.#try(number, read);
     if (direct.plain !== undefined) return direct.plain;
     if (direct.isBad) this.#counts.badExtents++;
     const mended = await this.#try(number, () => this.#rebuild(number));
@@ -263,8 +290,8 @@ export class Gather implements AsyncDisposable {
     }
     if (this.#states[number] !== State.Fetching || (await this.#ask(number))) return undefined;
     let { cause } = direct;
-    if (!direct.isBad && (await this.#doubted.get(intermediary))) {
-      const late = await this.#try(number, () => this.#read(intermediary, key, isUrgent));
+    if (!direct.isBad && (await this.#reader.answers(intermediary))) {
+      const late = await this.#try(number, read);
       if (late.plain !== undefined) return late.plain;
       cause = late.cause;
     }
@@ -303,44 +330,6 @@ export class Gather implements AsyncDisposable {
     return true;
   }
 
-  /** A value, from an intermediary that nobody doubts. */
-  async #read(index: number, key: string, isUrgent: boolean): Promise<Uint8Array> {
-    const intermediary = this.#options.intermediaries[index];
-    if (intermediary === undefined || this.#doubted.has(index)) {
-      const name = intermediary?.name ?? `number ${index}`;
-      throw new StagingError('ERR_STAGING_LOST', `Cannot use intermediary ${name}: out of reach`);
-    }
-    let value: Uint8Array | undefined;
-    try {
-      value = await intermediary.get(key, { isUrgent });
-    } catch (cause) {
-      const isBad = codeOf(cause).startsWith('ERR_EXTENT_');
-      if (!isBad && !this.#doubted.has(index)) {
-        this.#doubted.set(index, this.#await(intermediary, index));
-      }
-      throw cause;
-    }
-    if (value !== undefined) return value;
-    const text = `Cannot gather ${key}: ${intermediary.name} does not have it any more`;
-    throw new StagingError('ERR_EXTENT_MISSING', text, { intermediary: intermediary.name });
-  }
-
-  /** Waits until an intermediary answers again, and ends all doubt; false if it does not. */
-  async #await(intermediary: Intermediary, index: number): Promise<boolean> {
-    const endMs = this.#clock.now() + (this.#options.patienceMs ?? GATHER_PATIENCE_MS);
-    while (!this.#isClosed && this.#clock.now() < endMs) {
-      await new Promise<void>((done) => this.#clock.after(50, done, { keepsAlive: true }));
-      try {
-        await intermediary.facts();
-        this.#doubted.delete(index);
-        return true;
-      } catch (cause) {
-        if (codeOf(cause) === 'ERR_STAGING_AUTH') break;
-      }
-    }
-    return false;
-  }
-
   /** Makes an extent from all others of its stripe. */
   async #rebuild(number: number): Promise<Uint8Array> {
     const parity = await this.#parityOf(number);
@@ -349,27 +338,31 @@ export class Gather implements AsyncDisposable {
       throw new StagingError('ERR_EXTENT_MISSING', `Cannot mend extent ${number}: no parity`);
     }
     const { scope } = this.#options.seal;
-    const others = parity.members.filter((member) => member !== number);
-    const values = others.map((member) => {
+    const reads = [{ index: at, key: parityKey(scope, parity.stripe) }];
+    for (const member of parity.members) {
       const place = this.manifest.at(member);
-      if (place !== undefined)
-        return this.#read(place.intermediary, extentKey(scope, member), true);
-      const text = `Cannot mend extent ${number}: ${member} is void`;
-      throw new StagingError('ERR_EXTENT_MISSING', text);
-    });
-    const [sum, ...rest] = await Promise.all([
-      this.#read(at, parityKey(scope, parity.stripe), true),
-      ...values,
-    ]);
-    return rebuild(sum!, rest, this.manifest.at(number)?.bytes ?? EXTENT_BYTES_MAX);
+      if (place === undefined) {
+        const text = `Cannot mend extent ${number}: ${member} of its stripe is void`;
+        throw new StagingError('ERR_EXTENT_MISSING', text);
+      }
+      if (member !== number) reads.push({ index: place.intermediary, key: extentKey(scope, member) });
+    }
+    const { bytes } = this.manifest.at(number)!;
+    const values = reads.map(({ index, key }) => this.#reader.read(index, key, URGENT));
+    return rebuild(await Promise.all(values), bytes);
   }
 
-  /** The parity of an extent, waited for as long as it may come; undefined if there is none. */
+  /**
+   * The parity of an extent; undefined if there is none. It is waited for as long as it may come,
+   * unless the source can be asked instead.
+   */
   async #parityOf(number: number): Promise<ParityEntry | undefined> {
     const at = this.manifest.at(number)?.stripe;
     if (at === undefined) return undefined;
     const stripe = this.#stripe(at);
-    while (stripe.parity === undefined && !this.#isComplete && this.#failure === undefined) {
+    const mayWait = this.#options.askSource === undefined;
+    while (mayWait && stripe.parity === undefined && !this.#isComplete) {
+      if (this.#failure !== undefined) break;
       await this.#change();
     }
     return stripe.parity;
@@ -394,7 +387,7 @@ export class Gather implements AsyncDisposable {
   /** An extent that is void: its pages come again, whatever became of it. */
   #forget(number: number): void {
     const state = this.#states[number];
-    if (state === State.Parked || state === State.Fetching) this.#settle(number, State.Asked);
+    if (state === State.Parked || state === State.Fetching) this.#settle(number, State.Void);
     this.manifest.remove(number);
   }
 
@@ -429,24 +422,7 @@ export class Gather implements AsyncDisposable {
   }
 
   #remove(index: number, key: string): void {
-    if (this.#options.removes === false) return;
-    this.#removals[index]!.push(key);
-    if (this.#removals[index]!.length >= KEYS_TOGETHER) void this.#removeAll();
-    else this.#removalTimer ??= this.#clock.after(REMOVE_DELAY_MS, () => void this.#removeAll());
-  }
-
-  /** Removes what is applied. What cannot be removed lives out its time. */
-  #removeAll(): Promise<void> {
-    this.#removalTimer = undefined;
-    const keys = this.#removals.map((waiting) => waiting.splice(0));
-    this.#removal = this.#removal.then(async () => {
-      const removals = keys.map(async (some, index) => {
-        if (some.length === 0 || this.#doubted.has(index)) return;
-        this.#counts.removedKeys += (await this.#options.intermediaries[index]?.remove(some)) ?? 0;
-      });
-      await Promise.allSettled(removals);
-    });
-    return this.#removal;
+    if (this.#options.removes !== false) this.#removals.add(index, key);
   }
 
   /** Keeps alive what is still to be gathered. */
@@ -468,7 +444,11 @@ export class Gather implements AsyncDisposable {
     const { scope } = this.#options.seal;
     const keys: string[] = [];
     for (const number of this.manifest.extentsAt(index)) {
-      if (this.#states[number] !== State.Applied) keys.push(extentKey(scope, number));
+      // What is applied may still mend others of its stripe.
+      const isNeeded =
+        this.#states[number] !== State.Applied ||
+        this.#stripes.has(this.manifest.at(number)?.stripe ?? -1);
+      if (isNeeded) keys.push(extentKey(scope, number));
     }
     for (const [number, { parity }] of this.#stripes) {
       if (parity?.intermediary === index) keys.push(parityKey(scope, number));

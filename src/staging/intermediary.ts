@@ -1,10 +1,9 @@
 import type { Redis } from 'ioredis';
 import { type Clock, systemClock } from '../clock.ts';
 import { StagingError } from '../errors.ts';
-import { Pacer } from '../path/pacing.ts';
 import { formatBytes } from '../units.ts';
 import type { IntermediaryAddress } from './address.ts';
-import { type Client, connectClient, stagingErrorOf } from './client.ts';
+import type { Client } from './client.ts';
 import {
   CONNECTIONS,
   CONNECTIONS_MAX,
@@ -15,8 +14,10 @@ import {
   MEMORY_RESERVE_FRACTION,
   TTL_MS,
 } from './limits.ts';
+import { slotTag } from './cluster-slot.ts';
+import { PushRate } from './push-rate.ts';
 import { BusyRate } from './rate.ts';
-import { setLarge } from './set-command.ts';
+import { stagingErrorOf } from './redis-error.ts';
 
 export interface IntermediaryOptions {
   /** Connections that carry extents, 1 to 64. @default 8 */
@@ -37,10 +38,8 @@ export interface IntermediaryFacts {
   readonly isPersistent: boolean;
 }
 
-/** A slot on a connection: an extent may be on its way. */
-interface Slot {
-  readonly redis: Redis;
-}
+/** Where an extent may be on its way: a connection, as often as it may carry one. */
+type Slot = Client;
 
 /**
  * A Redis that holds extents: several connections for them, one for everything else.
@@ -57,11 +56,12 @@ export class Intermediary implements AsyncDisposable {
   readonly #idle: Slot[] = [];
   readonly #waiting: ((slot: Slot) => void)[] = [];
   readonly #rate = new BusyRate();
-  #pacer: Pacer | undefined;
-  #pacing: Promise<void> = Promise.resolve();
+  readonly #limit: PushRate;
   #inFlightBytes = 0;
   #freeBytes = Number.POSITIVE_INFINITY;
   readonly slots: number;
+  /** What every key ends with, so that all of them are in the slot of a cluster's node. */
+  readonly #suffix: string;
 
   private constructor(
     address: IntermediaryAddress,
@@ -70,14 +70,15 @@ export class Intermediary implements AsyncDisposable {
   ) {
     this.address = address;
     this.ttlMs = ttlMs;
+    this.#suffix = address.slot === undefined ? '' : slotTag(address.slot);
     this.#control = control;
     this.#clients = clients;
     this.#clock = clock;
     // One large value at a time on each connection while the round trip is short: what lies
     // behind another in Redis's buffer is copied once more.
-    for (let at = 0; at < depth; at++) for (const { redis } of clients) this.#idle.push({ redis });
+    for (let at = 0; at < depth; at++) this.#idle.push(...clients);
     this.slots = this.#idle.length;
-    this.setLimit(address.maxBytesPerSecond);
+    this.#limit = new PushRate(clock, address.maxBytesPerSecond);
   }
 
   /**
@@ -86,7 +87,7 @@ export class Intermediary implements AsyncDisposable {
    * Promise: if it throws, no connection is left open.
    *
    * @throws {StagingError} ERR_STAGING_CONNECT, ERR_STAGING_AUTH.
-   * @throws {RangeError} If the connections are not 1 to 64.
+   * @throws {RangeError} If the connections are not 1 to 64, or it is a cluster as a whole.
    */
   static async open(
     address: IntermediaryAddress,
@@ -95,6 +96,11 @@ export class Intermediary implements AsyncDisposable {
     if (!Number.isInteger(connections) || connections < 1 || connections > CONNECTIONS_MAX) {
       throw new RangeError(`Cannot open intermediary: connections must be 1 to ${CONNECTIONS_MAX}`);
     }
+    if (address.at.kind === 'cluster') {
+      throw new RangeError('Cannot open intermediary: a cluster is opened node by node');
+    }
+    // Only who stages loads ioredis.
+    const { connectClient } = await import('./client.ts');
     const control = await connectClient(address);
     const clients: Client[] = [];
     try {
@@ -123,8 +129,7 @@ export class Intermediary implements AsyncDisposable {
 
   /** Bytes per second as measured; 0 as long as nothing is known. */
   get bytesPerSecond(): number {
-    const limit = this.#pacer?.bytesPerSecond ?? Number.POSITIVE_INFINITY;
-    return Math.min(this.#rate.bytesPerSecond, limit);
+    return Math.min(this.#rate.bytesPerSecond, this.#limit.bytesPerSecond);
   }
 
   /** What may still be put there, as far as it is known. */
@@ -134,8 +139,7 @@ export class Intermediary implements AsyncDisposable {
 
   /** Sets the most bytes a second to and from here, from now on; no limit if undefined. */
   setLimit(bytesPerSecond: number | undefined): void {
-    this.#pacer =
-      bytesPerSecond === undefined ? undefined : new Pacer(bytesPerSecond, this.#clock.now());
+    this.#limit.set(bytesPerSecond);
   }
 
   /**
@@ -168,8 +172,9 @@ export class Intermediary implements AsyncDisposable {
           'raise maxmemory, or add an intermediary',
       );
     }
-    await this.#ask((redis) => redis.set(probeKey, '1', 'PX', this.ttlMs));
-    await this.#ask((redis) => redis.unlink(probeKey));
+    const probe = this.#full(probeKey);
+    await this.#ask((redis) => redis.set(probe, '1', 'PX', this.ttlMs));
+    await this.#ask((redis) => redis.unlink(probe));
     return facts;
   }
 
@@ -184,8 +189,8 @@ export class Intermediary implements AsyncDisposable {
    * @throws {StagingError} ERR_STAGING_… If it may not be.
    */
   async put(key: string, value: Uint8Array): Promise<void> {
-    const reply = await this.#carry(value.length, async (redis) => ({
-      reply: await setLarge(redis, key, { value, ttlMs: this.ttlMs }),
+    const reply = await this.#carry(value.length, async (client) => ({
+      reply: await client.setLarge(this.#full(key), { value, ttlMs: this.ttlMs }),
       bytes: value.length,
     }));
     if (reply !== 'OK') this.#refuse('ERR_STAGING_REPLY', `it answered "${reply}" to SET`);
@@ -193,28 +198,32 @@ export class Intermediary implements AsyncDisposable {
   }
 
   /**
-   * Gets a value of at most EXTENT_BYTES_MAX bytes.
+   * Gets a value.
    *
+   * @param options.bytes How long it is at most. @default EXTENT_BYTES_MAX
    * @param options.isUrgent Whether it goes ahead of everything else, whatever the limit.
    * @returns Undefined if there is none.
    * @throws {StagingError} ERR_EXTENT_LENGTH If it is longer; ERR_STAGING_…
    */
   async get(
     key: string,
-    { isUrgent = false }: { readonly isUrgent?: boolean } = {},
+    {
+      bytes = EXTENT_BYTES_MAX,
+      isUrgent = false,
+    }: { readonly bytes?: number; readonly isUrgent?: boolean } = {},
   ): Promise<Uint8Array | undefined> {
     // A range: what somebody else put there must not fill this process's memory.
     const ask = async (redis: Redis) => {
-      const reply = await redis.getrangeBuffer(key, 0, EXTENT_BYTES_MAX);
+      const reply = await redis.getrangeBuffer(this.#full(key), 0, bytes);
       return { reply, bytes: reply.length };
     };
     const value = isUrgent
       ? await this.#ask(async (redis) => (await ask(redis)).reply)
-      : await this.#carry(EXTENT_BYTES_MAX, ask);
-    if (value.length > EXTENT_BYTES_MAX) {
+      : await this.#carry(bytes, ({ redis }) => ask(redis));
+    if (value.length > bytes) {
       throw new StagingError(
         'ERR_EXTENT_LENGTH',
-        `Cannot use ${key} of ${this.name}: it must have at most ${EXTENT_BYTES_MAX} bytes`,
+        `Cannot use ${key} of ${this.name}: it must have at most ${bytes} bytes`,
         { intermediary: this.name },
       );
     }
@@ -230,7 +239,7 @@ export class Intermediary implements AsyncDisposable {
   async remove(keys: readonly string[]): Promise<number> {
     let removed = 0;
     for (let at = 0; at < keys.length; at += KEYS_TOGETHER) {
-      const some = keys.slice(at, at + KEYS_TOGETHER);
+      const some = keys.slice(at, at + KEYS_TOGETHER).map((key) => this.#full(key));
       removed += await this.#ask((redis) => redis.unlink(...some));
     }
     this.#freeBytes += removed * EXTENT_BYTES_MAX;
@@ -249,7 +258,7 @@ export class Intermediary implements AsyncDisposable {
       const some = keys.slice(at, at + KEYS_TOGETHER);
       const replies = await this.#ask((redis) => {
         const pipeline = redis.pipeline();
-        for (const key of some) pipeline.pexpire(key, this.ttlMs);
+        for (const key of some) pipeline.pexpire(this.#full(key), this.ttlMs);
         return pipeline.exec();
       });
       for (const [index, [cause, reply]] of (replies ?? []).entries()) {
@@ -260,7 +269,12 @@ export class Intermediary implements AsyncDisposable {
     return missing;
   }
 
-  /** Lists the keys that begin with `prefix`, some perhaps twice. @throws {StagingError} */
+  /**
+   * Lists the keys that begin with `prefix` as Redis has them, some perhaps twice. They may be given
+   * to `remove` as they are.
+   *
+   * @throws {StagingError} ERR_STAGING_…
+   */
   async *list(prefix: string): AsyncGenerator<string[], void, undefined> {
     const pattern = `${prefix.replace(/[\\*?[\]]/g, '\\$&')}*`;
     let cursor = '0';
@@ -282,16 +296,16 @@ export class Intermediary implements AsyncDisposable {
   /** Runs what carries an extent, when its turn has come. */
   async #carry<Reply>(
     bytes: number,
-    run: (redis: Redis) => Promise<{ reply: Reply; bytes: number }>,
+    run: (client: Client) => Promise<{ reply: Reply; bytes: number }>,
   ): Promise<Reply> {
     const slot = this.#idle.pop() ?? (await new Promise<Slot>((take) => this.#waiting.push(take)));
     this.#inFlightBytes += bytes;
     let carried = 0;
     try {
-      await this.#pace(bytes);
+      await this.#limit.pass(bytes);
       this.#rate.begin(this.#clock.now());
       try {
-        const { reply, bytes: found } = await run(slot.redis);
+        const { reply, bytes: found } = await run(slot);
         carried = found;
         return reply;
       } finally {
@@ -309,20 +323,9 @@ export class Intermediary implements AsyncDisposable {
     }
   }
 
-  /** Waits until `bytes` may pass; one after another, as they came. */
-  async #pace(bytes: number): Promise<void> {
-    if (this.#pacer === undefined) return;
-    const turn = this.#pacing.then(async () => {
-      for (;;) {
-        const waitMs = this.#pacer?.waitMs(this.#clock.now()) ?? 0;
-        if (waitMs === 0) break;
-        // A limit that is changed meanwhile holds soon.
-        await new Promise<void>((done) => this.#clock.after(Math.min(waitMs, 100), done));
-      }
-      this.#pacer?.pass(bytes, this.#clock.now());
-    });
-    this.#pacing = turn;
-    await turn;
+  /** A key as Redis has it. */
+  #full(key: string): string {
+    return key.endsWith('}') ? key : key + this.#suffix;
   }
 
   async #ask<Reply>(run: (redis: Redis) => Promise<Reply>): Promise<Reply> {

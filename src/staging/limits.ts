@@ -26,11 +26,21 @@ export const EXTENTS_MAX: number = 2 ** 25;
 /** Pages from the first to the last of an extent. */
 export const EXTENT_SPAN_PAGES_MAX: number = 65_536;
 
+/** Most runs of pages in an extent. */
+export const EXTENT_RUNS_MAX = 4096;
+
+/** An extent's number is above the highest before it by no more than this. */
+export const EXTENTS_AHEAD_MAX: number = 65_536;
+
 /** Most intermediaries of an attempt. */
 export const INTERMEDIARIES_MAX = 64;
 
-/** Most bytes of a message with entries of the manifest. */
-export const ENTRIES_BYTES_MAX: number = 65_510;
+/** Most bytes of a message with entries of the manifest: with its seal an extent has room for it. */
+export const ENTRIES_BYTES_MAX: number = 65_000;
+
+/** Most bytes of what a stored manifest says of RAM blocks, and of its parts. */
+export const LAYOUT_BYTES_MAX: number = 65_000;
+export const MANIFEST_PARTS_MAX: number = 65_536;
 
 /* Chosen by us */
 
@@ -83,8 +93,17 @@ export const REMOVE_DELAY_MS = 50;
 /** Sealed extents that are not yet acknowledged. Bounds a scatter's memory. */
 export const SCATTER_BYTES_MAX: number = 16 * MiB;
 
+/** Extents on their way at once: so an extent's number is never far ahead of others. */
+export const SCATTER_EXTENTS_MAX = 4096;
+
 /** Part of the announced bytes that must be free besides. */
 export const MEMORY_RESERVE_FRACTION = 0.05;
+
+/** A limit that is changed holds after so long at most, milliseconds. */
+export const LIMIT_LOOK_MS = 100;
+
+/** Pause between two looks whether an intermediary is back, milliseconds. */
+export const RETURN_LOOK_MS = 50;
 
 /** Busy time after which a rate is measured anew, milliseconds. */
 export const RATE_SPAN_MS = 100;

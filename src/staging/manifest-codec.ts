@@ -1,6 +1,11 @@
 import { StagingError } from '../errors.ts';
 import type { PageRun } from '../page/bitmap.ts';
-import { ENTRIES_BYTES_MAX, EXTENT_SPAN_PAGES_MAX, EXTENTS_MAX } from './limits.ts';
+import {
+  ENTRIES_BYTES_MAX,
+  EXTENT_RUNS_MAX,
+  EXTENT_SPAN_PAGES_MAX,
+  EXTENTS_MAX,
+} from './limits.ts';
 import type { ExtentEntry, ManifestEntry } from './manifest.ts';
 
 /*
@@ -22,7 +27,7 @@ const NUMBER_BYTES_MAX = 8;
 /** Most extents that one entry names. */
 export const NAMED_EXTENTS_MAX = 4096;
 
-/** Gathers entries up to ENTRIES_BYTES_MAX. */
+/** Puts entries together, up to ENTRIES_BYTES_MAX; one alone always has room. */
 export class EntryWriter {
   readonly #bytes: number[] = [];
 
@@ -34,7 +39,7 @@ export class EntryWriter {
   add(entry: ManifestEntry): boolean {
     const before = this.#bytes.length;
     writeEntry(this.#bytes, entry);
-    if (this.#bytes.length <= ENTRIES_BYTES_MAX || before === 0) return true;
+    if (this.#bytes.length <= ENTRIES_BYTES_MAX) return true;
     this.#bytes.length = before;
     return false;
   }
@@ -115,7 +120,7 @@ function readExtent(reader: NumberReader): ExtentEntry {
   const bytes = reader.next();
   const block = reader.next();
   const stripe = reader.next(EXTENTS_MAX + 1);
-  const runCount = reader.next(EXTENT_SPAN_PAGES_MAX);
+  const runCount = reader.next(EXTENT_RUNS_MAX + 1);
   const runs: PageRun[] = [];
   let at = 0;
   for (let run = 0; run < runCount; run++) {

@@ -3,7 +3,9 @@ import type { PageRun } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
 import {
   EXTENT_BYTES_MAX,
+  EXTENT_RUNS_MAX,
   EXTENT_SPAN_PAGES_MAX,
+  EXTENTS_AHEAD_MAX,
   EXTENTS_MAX,
   INTERMEDIARIES_MAX,
   SEAL_BYTES,
@@ -62,7 +64,8 @@ const ROOM_FIRST = 1024;
  */
 export class Manifest {
   readonly #pageCounts: readonly number[];
-  readonly #pageBits: number;
+  /** Extents there may be: so many that every page can come twice. */
+  readonly #extentsMax: number;
   /** One more than the number of the extent, for each page of a block. */
   readonly #extentOf: (Uint32Array | undefined)[];
   #intermediary = new Uint8Array(ROOM_FIRST);
@@ -75,8 +78,9 @@ export class Manifest {
   #pages = 0;
 
   constructor(layout: RamLayout) {
-    this.#pageBits = layout.pageBits;
     this.#pageCounts = layout.blocks.map(({ usedBytes }) => usedBytes / 2 ** layout.pageBits);
+    const pages = this.#pageCounts.reduce((sum, count) => sum + count, 0);
+    this.#extentsMax = Math.min(EXTENTS_MAX, 2 * pages + EXTENTS_AHEAD_MAX);
     this.#extentOf = this.#pageCounts.map(() => undefined);
   }
 
@@ -171,6 +175,15 @@ export class Manifest {
     this.#span[number] = 0;
   }
 
+  /** Every extent that is not void, as it was told. */
+  *entries(): Generator<ExtentEntry, void, undefined> {
+    for (let number = 0; number < this.#extents; number++) {
+      const place = this.at(number);
+      if (place === undefined) continue;
+      yield { kind: 'extent', number, ...place, runs: this.pagesOf(number) };
+    }
+  }
+
   /** Numbers of the extents at an intermediary. */
   *extentsAt(intermediary: number): Generator<number, void, undefined> {
     for (let number = 0; number < this.#extents; number++) {
@@ -184,13 +197,14 @@ export class Manifest {
     );
     const isRight =
       isWhole &&
-      number < EXTENTS_MAX &&
+      number < Math.min(this.#extentsMax, this.#extents + EXTENTS_AHEAD_MAX) &&
       intermediary < INTERMEDIARIES_MAX &&
       bytes > SEAL_BYTES &&
       bytes <= EXTENT_BYTES_MAX &&
       block < this.#pageCounts.length &&
       (stripe ?? 0) < EXTENTS_MAX &&
-      runs.length > 0;
+      runs.length > 0 &&
+      runs.length <= EXTENT_RUNS_MAX;
     // A number that was used stays so, even of an extent that is void.
     if (!isRight || (number < this.#extents && this.#bytes[number] !== 0)) {
       throw new StagingError(
@@ -220,18 +234,13 @@ export class Manifest {
   #grow(extents: number): void {
     this.#extents = Math.max(this.#extents, extents);
     if (extents <= this.#bytes.length) return;
-    const room = Math.min(EXTENTS_MAX, Math.max(extents, 2 * this.#bytes.length));
+    const room = Math.min(this.#extentsMax, Math.max(extents, 2 * this.#bytes.length));
     this.#intermediary = grown(this.#intermediary, new Uint8Array(room));
     this.#bytes = grown(this.#bytes, new Uint16Array(room));
     this.#block = grown(this.#block, new Uint16Array(room));
     this.#first = grown(this.#first, new Float64Array(room));
     this.#span = grown(this.#span, new Uint32Array(room));
     this.#stripe = grown(this.#stripe, new Uint32Array(room));
-  }
-
-  /** Bytes of a guest page. */
-  get pageBytes(): number {
-    return 2 ** this.#pageBits;
   }
 }
 

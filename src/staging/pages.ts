@@ -1,3 +1,4 @@
+import { BatchApplier } from '../page/apply.ts';
 import type { DirtyBitmap, PageRun } from '../page/bitmap.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import { BatchEncoder } from '../page/encode.ts';
@@ -38,6 +39,19 @@ export function extentEncoder(
   { codec, threads }: { codec: CodecName; threads: number },
 ): BatchEncoder {
   return new BatchEncoder({ codec, threads, literalBytes: extentLiteralBytes(pageBytes) });
+}
+
+/**
+ * What a gather needs to put pages into guest memory, in whatever order they come.
+ *
+ * @param memory Writable.
+ * @throws {RangeError} If memory is not writable; {Error} ERR_OUT_OF_MEMORY, ERR_MEMORY_CLOSED.
+ */
+export function applyTo(
+  memory: GuestMemory,
+): (batch: Uint8Array, extent: number) => Promise<number> {
+  const applier = new BatchApplier(memory, 0, { isOrdered: false });
+  return (batch, extent) => applier.applyPages(batch, extent);
 }
 
 /** Pages of guest memory that are to be scattered. */

@@ -40,19 +40,16 @@ export class ParitySum {
 }
 
 /**
- * Makes a lost member of a stripe from the parity and all other members.
+ * Makes a lost member of a stripe from all else: the parity and the other members.
  *
  * Whether it is right, its seal tells.
  *
+ * @param values At most EXTENT_BYTES_MAX bytes each.
  * @param bytes How long the lost member was.
  */
-export function rebuild(
-  parity: Uint8Array,
-  others: readonly Uint8Array[],
-  bytes: number,
-): Uint8Array {
+export function rebuild(values: readonly Uint8Array[], bytes: number): Uint8Array {
   const sum = new Uint8Array(EXTENT_BYTES_MAX);
-  for (const value of [parity, ...others]) xorInto(sum, value.subarray(0, EXTENT_BYTES_MAX));
+  for (const value of values) xorInto(sum, value);
   return sum.subarray(0, bytes);
 }
 

@@ -1,21 +1,33 @@
 import { type Clock, systemClock } from '../clock.ts';
-import { codeOf, StagingError } from '../errors.ts';
+import { StagingError } from '../errors.ts';
 import type { PageRun } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
-import { ExtentBuilder, ExtentKind, type ExtentSeal, extentKey, parityKey } from './extent.ts';
+import {
+  ExtentBuilder,
+  ExtentKind,
+  type ExtentSeal,
+  extentKey,
+  keyPrefix,
+  parityKey,
+} from './extent.ts';
 import type { Intermediary } from './intermediary.ts';
 import {
   EXTENT_BYTES_MAX,
+  EXTENT_RUNS_MAX,
   EXTENT_SPAN_PAGES_MAX,
   EXTENTS_MAX,
   RENEWAL_FRACTION,
   SCATTER_BYTES_MAX,
+  SCATTER_EXTENTS_MAX,
   SCATTER_PATIENCE_MS,
 } from './limits.ts';
-import { type ExtentEntry, Manifest, type ManifestEntry } from './manifest.ts';
+import { type ExtentEntry, Manifest, type ManifestEntry, type ParityEntry } from './manifest.ts';
 import { NAMED_EXTENTS_MAX } from './manifest-codec.ts';
 import { ParitySum, stripePlaces } from './parity.ts';
 import { choosePlace, NO_PLACE, NO_PLACE_NOW } from './placement.ts';
+import { type Place, Places } from './places.ts';
+import { PushRate } from './push-rate.ts';
+import { StripeTable } from './stripes.ts';
 
 /*
  * From batches to intermediaries
@@ -59,23 +71,11 @@ export interface ScatterFacts {
   readonly batchBytes: number;
   readonly extentBytes: number;
   readonly parityBytes: number;
+  /** With parity: extents that would be lost with their intermediary, because another was. */
+  readonly unprotectedExtents: number;
   /** Extents that became void, and names of the intermediaries that were lost. */
   readonly voidExtents: number;
   readonly lost: readonly string[];
-}
-
-/** Failures after which an intermediary may be back soon, as it was. */
-const PASSING: ReadonlySet<string> = new Set([
-  'ERR_STAGING_LOST',
-  'ERR_STAGING_TIMEOUT',
-  'ERR_STAGING_BUSY',
-]);
-
-/** An intermediary, as this scatter sees it. */
-interface Place {
-  readonly intermediary: Intermediary;
-  readonly runId: string;
-  isLost: boolean;
 }
 
 /** An extent that is not full. */
@@ -100,28 +100,36 @@ export class Scatter implements AsyncDisposable {
   readonly manifest: Manifest;
   readonly #options: ScatterOptions;
   readonly #clock: Clock;
-  readonly #places: readonly Place[];
+  readonly #places: Places;
   /** The extents that are begun, one for each lane. */
   readonly #begun: BegunExtent[] = [];
   #next = 0;
   #nextStripe = 0;
   #stripe: Stripe | undefined;
+  #inFlight = 0;
   #inFlightBytes = 0;
+  readonly #stripes = new StripeTable();
   #placedBytes = 0;
   #parityBytes = 0;
   #batchBytes = 0;
   #voidExtents = 0;
   #lostPages: LostPages[] = [];
-  #failure: StagingError | undefined;
+  #failure: unknown;
+  #isClosed = false;
+  readonly #limit: PushRate;
   #waiting: (() => void)[] = [];
   #turn: Promise<void> = Promise.resolve();
   #stopRenewal: () => void = () => {};
-  readonly #failing = new Map<Place, Promise<boolean>>();
 
   private constructor(options: ScatterOptions, places: readonly Place[]) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#places = places;
+    this.#places = new Places(places, {
+      patienceMs: options.patienceMs ?? SCATTER_PATIENCE_MS,
+      clock: this.#clock,
+      onLost: (index) => this.#lose(index),
+    });
+    this.#limit = new PushRate(this.#clock);
     this.manifest = new Manifest(options.layout);
     this.#renewLater();
   }
@@ -141,11 +149,16 @@ export class Scatter implements AsyncDisposable {
     const parts = intermediaries.length - (hasParity ? 1 : 0);
     const places: Place[] = [];
     for (const intermediary of intermediaries) {
-      const probeKey = `${extentKey(seal.scope, 0)}?`;
+      const probeKey = `${keyPrefix(seal.scope)}probe`;
       const facts = await intermediary.check(neededBytes / parts, probeKey);
-      places.push({ intermediary, runId: facts.runId, isLost: false });
+      places.push({ intermediary, runId: facts.runId });
     }
     return new Scatter(options, places);
+  }
+
+  /** Sets the most bytes a second that leave here, from now on; no limit if undefined. */
+  setLimit(bytesPerSecond: number | undefined): void {
+    this.#limit.set(bytesPerSecond);
   }
 
   /**
@@ -176,7 +189,7 @@ export class Scatter implements AsyncDisposable {
     });
     this.#turn = turn.catch(() => {});
     await turn;
-    while (this.#inFlightBytes > 0) await this.#change();
+    while (this.#inFlight > 0) await this.#change();
     this.#check();
   }
 
@@ -189,9 +202,15 @@ export class Scatter implements AsyncDisposable {
    */
   async verify(): Promise<boolean> {
     await this.drain();
-    await Promise.all(this.#places.map((place, index) => this.#renew(place, index)));
+    await this.#renewAll();
     this.#check();
     return this.#lostPages.length === 0;
+  }
+
+  /** What is staged now: every extent that holds, and the parity of stripes that are whole. */
+  *entries(): Generator<ManifestEntry, void, undefined> {
+    yield* this.manifest.entries();
+    yield* this.#stripes.entries(this.manifest);
   }
 
   /** The pages that became void since the last call: they are to be scattered again. */
@@ -207,15 +226,15 @@ export class Scatter implements AsyncDisposable {
       batchBytes: this.#batchBytes,
       extentBytes: this.#placedBytes,
       parityBytes: this.#parityBytes,
+      unprotectedExtents: this.#options.hasParity ? this.#stripes.unprotected(this.manifest) : 0,
       voidExtents: this.#voidExtents,
-      lost: this.#places
-        .filter(({ isLost }) => isLost)
-        .map(({ intermediary }) => intermediary.name),
+      lost: this.#places.lostNames,
     };
   }
 
   /** Stops renewing keys; what is at intermediaries stays there for its time to live. */
   [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true;
     this.#stopRenewal();
     return Promise.resolve();
   }
@@ -235,6 +254,7 @@ export class Scatter implements AsyncDisposable {
     const previous = begun.runs.at(-1);
     const isNear =
       block === begun.block &&
+      begun.runs.length + runs.length <= EXTENT_RUNS_MAX &&
       (previous === undefined || first.first >= previous.first + previous.count) &&
       last.first + last.count - (begun.runs[0] ?? first).first <= EXTENT_SPAN_PAGES_MAX;
     if (!isNear || !begun.builder.fits(batch.length)) await this.#seal(begun);
@@ -246,7 +266,7 @@ export class Scatter implements AsyncDisposable {
     }
     begun.block = block;
     begun.builder.add(batch);
-    begun.runs.push(...runs);
+    for (const run of runs) pushRun(begun.runs, run);
     this.#batchBytes += batch.length;
   }
 
@@ -259,7 +279,13 @@ export class Scatter implements AsyncDisposable {
     const { block, runs } = begun;
     begun.runs = [];
     this.#placedBytes += value.length;
-    while (this.#inFlightBytes + value.length > SCATTER_BYTES_MAX) await this.#change();
+    while (
+      this.#inFlightBytes + value.length > SCATTER_BYTES_MAX ||
+      this.#inFlight >= SCATTER_EXTENTS_MAX
+    ) {
+      await this.#change();
+    }
+    await this.#limit.pass(value.length);
     const stripe = this.#options.hasParity ? this.#openStripe() : undefined;
     const at = stripe === undefined ? await this.#choose(value.length) : stripe.places.shift()!;
     const bytes = value.length;
@@ -268,11 +294,7 @@ export class Scatter implements AsyncDisposable {
       stripe: stripe?.number,
     };
     if (stripe !== undefined && stripe.places.length === 1) this.#closeStripe();
-    this.#inFlightBytes += bytes;
-    void this.#put(entry, value, stripe).finally(() => {
-      this.#inFlightBytes -= bytes;
-      this.#changed();
-    });
+    this.#track(bytes, this.#put(entry, value, stripe));
   }
 
   /** Waits for the place that is best. */
@@ -282,13 +304,7 @@ export class Scatter implements AsyncDisposable {
       const expected = this.#options.expectedBytes ?? Number.POSITIVE_INFINITY;
       const remainingBytes = Math.max(bytes, expected - this.#placedBytes);
       const at = choosePlace(
-        this.#places.map(({ intermediary, isLost }) => ({
-          isUsable: !isLost,
-          hasSlot: intermediary.hasSlot,
-          inFlightBytes: intermediary.inFlightBytes,
-          bytesPerSecond: intermediary.bytesPerSecond,
-          freeBytes: intermediary.freeBytes,
-        })),
+        this.#places.states(),
         { bytes, remainingBytes },
       );
       if (at === NO_PLACE) this.#fail('no intermediary is left that has the memory');
@@ -299,7 +315,7 @@ export class Scatter implements AsyncDisposable {
 
   async #put(entry: ExtentEntry, value: Uint8Array, stripe: Stripe | undefined): Promise<void> {
     const key = extentKey(this.#options.seal.scope, entry.number);
-    const isThere = await this.#putAt(entry.intermediary, key, value);
+    const isThere = await this.#places.put(entry.intermediary, key, value);
     if (isThere) {
       this.manifest.add(entry);
       this.#options.onEntry(entry);
@@ -314,51 +330,10 @@ export class Scatter implements AsyncDisposable {
     }
   }
 
-  /** Puts a value; once more if its intermediary is back soon, with all that it had. */
-  async #putAt(index: number, key: string, value: Uint8Array): Promise<boolean> {
-    const place = this.#places[index]!;
-    for (;;) {
-      if (place.isLost) return false;
-      try {
-        await place.intermediary.put(key, value);
-        return !place.isLost;
-      } catch (cause) {
-        // One that is full keeps what it has; it only gets no more.
-        if (codeOf(cause) === 'ERR_STAGING_FULL') return false;
-        if (!(await this.#survives(place, index, cause))) return false;
-      }
-    }
-  }
-
-  /** Decides on an intermediary that failed: whether what it held is still there. */
-  #survives(place: Place, index: number, cause: unknown): Promise<boolean> {
-    const decided = this.#failing.get(place) ?? this.#decide(place, index, cause);
-    this.#failing.set(place, decided);
-    return decided.finally(() => this.#failing.delete(place));
-  }
-
-  async #decide(place: Place, index: number, cause: unknown): Promise<boolean> {
-    const patienceMs = this.#options.patienceMs ?? SCATTER_PATIENCE_MS;
-    const endMs = this.#clock.now() + patienceMs;
-    const isPassing = PASSING.has(codeOf(cause));
-    while (isPassing && this.#clock.now() < endMs) {
-      try {
-        const { runId } = await place.intermediary.facts();
-        if (runId === place.runId) return true;
-        break; // it was started anew: what it held is gone
-      } catch {
-        await new Promise<void>((done) => this.#clock.after(50, done, { keepsAlive: true }));
-      }
-    }
-    this.#lose(place, index);
-    return false;
-  }
-
-  /** An intermediary is not used any more, nor what it holds. */
-  #lose(place: Place, index: number): void {
-    if (place.isLost) return;
-    place.isLost = true;
+  /** Nothing that an intermediary holds counts any more. */
+  #lose(index: number): void {
     this.#void([...this.manifest.extentsAt(index)]);
+    for (const stripe of this.#stripes.at(index)) this.#stripes.lose(stripe);
     this.#changed();
   }
 
@@ -376,10 +351,7 @@ export class Scatter implements AsyncDisposable {
   }
 
   #openStripe(): Stripe {
-    const usable = [...this.#places.keys()].filter((index) => {
-      const { isLost, intermediary } = this.#places[index]!;
-      return !isLost && intermediary.freeBytes >= EXTENT_BYTES_MAX;
-    });
+    const usable = this.#places.usable();
     if (usable.length === 0) this.#fail('no intermediary is left that has the memory');
     if (this.#stripe === undefined) {
       const number = this.#nextStripe++;
@@ -397,11 +369,7 @@ export class Scatter implements AsyncDisposable {
     if (stripe === undefined) return;
     this.#stripe = undefined;
     stripe.isFull = true;
-    this.#inFlightBytes += 1;
-    void this.#settle(stripe).finally(() => {
-      this.#inFlightBytes -= 1;
-      this.#changed();
-    });
+    this.#track(0, this.#settle(stripe));
   }
 
   /** Puts the parity when all extents of the stripe are settled. */
@@ -413,37 +381,36 @@ export class Scatter implements AsyncDisposable {
     const at = stripe.places.at(-1)!;
     const value = stripe.sum.value();
     const key = parityKey(this.#options.seal.scope, stripe.number);
-    const isThere = at >= 0 && (await this.#putAt(at, key, value));
+    const isThere = at >= 0 && (await this.#places.put(at, key, value));
     if (isThere) this.#parityBytes += value.length;
-    this.#options.onEntry({
-      ...{ kind: 'parity', stripe: stripe.number, members },
-      intermediary: isThere ? at : undefined,
-    });
+    const intermediary = isThere ? at : undefined;
+    const entry: ParityEntry = { kind: 'parity', stripe: stripe.number, intermediary, members };
+    this.#stripes.add(entry);
+    this.#options.onEntry(entry);
+  }
+
+  async #renewAll(): Promise<void> {
+    await Promise.all(Array.from({ length: this.#places.count }, (_, index) => this.#renew(index)));
   }
 
   /** Renews the keys at an intermediary; those that are not there make their extents void. */
-  async #renew(place: Place, index: number): Promise<void> {
-    if (place.isLost) return;
+  async #renew(index: number): Promise<void> {
     const { scope } = this.#options.seal;
-    const keys = new Map<string, number>();
-    for (const number of this.manifest.extentsAt(index)) keys.set(extentKey(scope, number), number);
-    for (;;) {
-      try {
-        const missing = await place.intermediary.renew([...keys.keys()]);
-        const extents = missing.map((key) => keys.get(key)!);
-        this.#void(extents.filter((number) => this.manifest.at(number) !== undefined));
-        return;
-      } catch (cause) {
-        if (!(await this.#survives(place, index, cause))) return;
-      }
-    }
+    const extents = new Map<string, number>();
+    for (const at of this.manifest.extentsAt(index)) extents.set(extentKey(scope, at), at);
+    const stripes = new Map<string, number>();
+    for (const at of this.#stripes.at(index)) stripes.set(parityKey(scope, at), at);
+    const missing = await this.#places.renew(index, [...extents.keys(), ...stripes.keys()]);
+    for (const key of missing) if (stripes.has(key)) this.#stripes.lose(stripes.get(key)!);
+    const gone = missing.map((key) => extents.get(key) ?? -1);
+    this.#void(gone.filter((number) => this.manifest.at(number) !== undefined));
   }
 
   #renewLater(): void {
-    const ttlMs = Math.min(...this.#places.map(({ intermediary }) => intermediary.ttlMs));
-    this.#stopRenewal = this.#clock.after(ttlMs * RENEWAL_FRACTION, () => {
-      const renewals = this.#places.map((place, index) => this.#renew(place, index));
-      void Promise.allSettled(renewals).then(() => this.#renewLater());
+    this.#stopRenewal = this.#clock.after(this.#places.ttlMs * RENEWAL_FRACTION, () => {
+      void this.#renewAll().finally(() => {
+        if (!this.#isClosed) this.#renewLater();
+      });
     });
   }
 
@@ -452,8 +419,24 @@ export class Scatter implements AsyncDisposable {
   }
 
   #fail(why: string): never {
-    this.#failure = new StagingError('ERR_STAGING_EXHAUSTED', `Cannot scatter: ${why}`);
-    throw this.#failure;
+    const failure = new StagingError('ERR_STAGING_EXHAUSTED', `Cannot scatter: ${why}`);
+    this.#failure ??= failure;
+    throw failure;
+  }
+
+  /** Counts what is on its way. */
+  #track(bytes: number, work: Promise<void>): void {
+    this.#inFlight++;
+    this.#inFlightBytes += bytes;
+    const end = (): void => {
+      this.#inFlight--;
+      this.#inFlightBytes -= bytes;
+      this.#changed();
+    };
+    work.then(end, (cause: unknown) => {
+      this.#failure ??= cause;
+      end();
+    });
   }
 
   #change(): Promise<void> {
@@ -464,5 +447,15 @@ export class Scatter implements AsyncDisposable {
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resume of waiting) resume();
+  }
+}
+
+/** Adds a run, to the last one if it is its neighbour. */
+function pushRun(runs: PageRun[], run: PageRun): void {
+  const last = runs.at(-1);
+  if (last !== undefined && last.first + last.count === run.first) {
+    runs[runs.length - 1] = { first: last.first, count: last.count + run.count };
+  } else {
+    runs.push(run);
   }
 }

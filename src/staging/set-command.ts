@@ -1,6 +1,12 @@
 import type { Writable } from 'node:stream';
 import { Command, type Redis } from 'ioredis';
 
+export interface LargeValue {
+  readonly value: Uint8Array;
+  /** Milliseconds. */
+  readonly ttlMs: number;
+}
+
 /**
  * SET of a large value, which is handed to the socket as it is: ioredis copies a command's
  * arguments into one buffer before it writes them.
@@ -11,7 +17,7 @@ import { Command, type Redis } from 'ioredis';
 export function setLarge(
   redis: Redis,
   key: string,
-  { value, ttlMs }: { readonly value: Uint8Array; readonly ttlMs: number },
+  { value, ttlMs }: LargeValue,
 ): Promise<unknown> {
   const command = new LargeSet(key, value, ttlMs);
   redis.sendCommand(command);

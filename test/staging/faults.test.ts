@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
-import { BatchApplier } from '../../src/page/apply.ts';
 import { extentKey } from '../../src/staging/extent.ts';
 import type { Intermediary } from '../../src/staging/intermediary.ts';
+import { applyTo } from '../../src/staging/pages.ts';
 import { createPrng, integerBelow } from '../support/prng.ts';
 import { RedisServer, startServers } from '../support/redis.ts';
 import {
@@ -110,12 +110,12 @@ test('one of three killed at any moment, with parity: memory is equal, 20 of 20'
         if (length === scatterSteps) void victim.kill();
       },
     });
-    const applier = new BatchApplier(there.memory, 0, { isOrdered: false });
+    const apply = applyTo(there.memory);
     await using gather = startGather(there, scattered, intermediaries, {
       patienceMs: 100,
       apply: async (batch, extent) => {
         if (applySteps-- === 0) void victim.kill();
-        await applier.apply(batch, extent);
+        return await apply(batch, extent);
       },
     });
     expect((await gather.done()).pages, `seed ${seed}`).toBe(1500);

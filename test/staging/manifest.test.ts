@@ -3,6 +3,8 @@ import { describe, expect, test } from 'vitest';
 import type { RamLayout } from '../../src/page/block.ts';
 import {
   ENTRIES_BYTES_MAX,
+  EXTENT_RUNS_MAX,
+  EXTENTS_AHEAD_MAX,
   EXTENT_BYTES_MAX,
   EXTENTS_MAX,
   INTERMEDIARIES_MAX,
@@ -136,6 +138,17 @@ describe('a manifest', () => {
     expect(manifest.find(0, 6)).toBe(1);
   });
 
+  test('a number far ahead of all before it is refused: memory follows what is told', () => {
+    const manifest = new Manifest(layout);
+    const code = (number: number): string => codeOf(() => manifest.add(extent({ number })));
+    expect(code(EXTENTS_AHEAD_MAX)).toBe('ERR_MANIFEST_EXTENT');
+    expect(code(EXTENTS_AHEAD_MAX - 1)).toBe('none');
+    manifest.remove(EXTENTS_AHEAD_MAX - 1);
+    // Every page may come twice, and no more.
+    expect(code(2 * (PAGES + 10) + EXTENTS_AHEAD_MAX)).toBe('ERR_MANIFEST_EXTENT');
+    expect(code(2 * (PAGES + 10) + EXTENTS_AHEAD_MAX - 1)).toBe('none');
+  });
+
   test('pages further apart than an extent may span are refused', () => {
     const blocks = [{ name: 'ram', usedBytes: 2 ** 31 }];
     const manifest = new Manifest({ ...layout, blocks });
@@ -203,6 +216,15 @@ describe('entries as bytes', () => {
     const bytes = writer.take();
     expect(bytes.length).toBeLessThanOrEqual(ENTRIES_BYTES_MAX);
     expect(decodeEntries(bytes)).toHaveLength(count);
+  });
+
+  test('the longest extent there may be has room', () => {
+    const places = Array.from({ length: EXTENT_RUNS_MAX }, (_, at) => 2 ** 41 + 2 * at);
+    const runs = places.map((first) => ({ first, count: 1 }));
+    const longest = extent({ number: EXTENTS_MAX - 1, runs });
+    expect(decodeEntries(encodeEntry(longest))).toEqual([longest]);
+    const longer = extent({ runs: [...runs, { first: 2 ** 42, count: 1 }] });
+    expect(codeOf(() => decodeEntries(encodeEntry(longer)))).toBe('ERR_MANIFEST_FORMAT');
   });
 
   test('anything else is refused with a code, and takes no more memory than it has bytes', () => {

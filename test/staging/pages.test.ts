@@ -1,12 +1,11 @@
 import { expect, test } from 'vitest';
-import { BatchApplier } from '../../src/page/apply.ts';
 import { DirtyBitmap } from '../../src/page/bitmap.ts';
 import { GuestMemory } from '../../src/page/memory.ts';
 import { Gather } from '../../src/staging/gather.ts';
 import { Intermediary } from '../../src/staging/intermediary.ts';
 import { EXTENT_BYTES_MAX } from '../../src/staging/limits.ts';
 import type { ManifestEntry } from '../../src/staging/manifest.ts';
-import { extentEncoder, extentLiteralBytes, scatterPages } from '../../src/staging/pages.ts';
+import { applyTo, extentEncoder, extentLiteralBytes, scatterPages } from '../../src/staging/pages.ts';
 import { Scatter } from '../../src/staging/scatter.ts';
 import { createPrng, exactRandomBytes } from '../support/prng.ts';
 import { RedisServer } from '../support/redis.ts';
@@ -59,8 +58,7 @@ test.each(cases)('$pattern fits extents, pages of $pageBytes bytes', async (each
     pageBytes,
     isWritable: true,
   });
-  const applier = new BatchApplier(there, 0, { isOrdered: false });
-  await using gather = new Gather({ ...where, apply: (batch, at) => applier.apply(batch, at) });
+  await using gather = new Gather({ ...where, apply: applyTo(there) });
   for (const entry of entries) gather.accept(entry);
   gather.complete();
   await gather.done();
@@ -113,6 +111,39 @@ test('a limit holds, and can be changed meanwhile', async () => {
   expect(await server.admin.dbsize()).toBe(13);
 });
 
+test('limits of a scatter and of a gather hold, and can be changed meanwhile', async () => {
+  await using server = await RedisServer.start();
+  using guest = new StagedGuest(2000, 7);
+  using there = new StagedGuest(2000);
+  const intermediaries = await openAll([server]);
+  const { layout } = guest.memory;
+  const seal = newSeal();
+  const entries: ManifestEntry[] = [];
+  const onEntry = (entry: ManifestEntry): void => void entries.push(entry);
+  await using scatter = await Scatter.open({ layout, seal, intermediaries, onEntry }, 1);
+  const encoder = extentEncoder(4096, { codec: 'none', threads: 1 });
+  scatter.setLimit(10_000); // all of it takes minutes
+  const what = { memory: guest.memory, block: 0, pages: guest.bitmap };
+  const scattered = scatterPages(what, encoder, { scatter, threads: 1 });
+  await new Promise((done) => setTimeout(done, 300));
+  expect(entries.length).toBeLessThan(3);
+  scatter.setLimit(undefined);
+  await scattered;
+  expect(await scatter.verify()).toBe(true);
+
+  await using gather = startGather(there, { seal, entries }, intermediaries);
+  gather.setLimit(10_000);
+  await gather.want(0, 1999);
+  await new Promise((done) => setTimeout(done, 300));
+  const before = gather.facts();
+  // The first fetches had begun before there was a limit.
+  expect(before.extents).toBeLessThan(intermediaries[0]!.slots + 4);
+  gather.setLimit(undefined);
+  expect(await gather.done()).toMatchObject({ pages: 2000 });
+  expect(Buffer.compare(there.bytes, guest.bytes)).toBe(0);
+  await intermediaries[0]![Symbol.asyncDispose]();
+});
+
 test('pages that are void meanwhile come again, elsewhere', async () => {
   await using server = await RedisServer.start();
   using guest = new StagedGuest(1000, 6);
@@ -121,10 +152,9 @@ test('pages that are void meanwhile come again, elsewhere', async () => {
   const first = await scatterGuest(guest, intermediaries);
   const gather = startGather(there, { seal: first.seal, entries: [] }, intermediaries);
   await gather[Symbol.asyncDispose]();
-  const applier = new BatchApplier(there.memory, 0, { isOrdered: false });
   await using later = new Gather({
     ...{ layout: there.memory.layout, seal: first.seal, intermediaries },
-    apply: (batch, at) => applier.apply(batch, at),
+    apply: applyTo(there.memory),
     removes: false,
   });
   const extents = first.entries.filter((entry) => entry.kind === 'extent');

@@ -19,7 +19,8 @@ test.each(ways)('memory arrives as it was and nothing is left: %j', async ({ cou
   const intermediaries = await openAll(servers);
   const scattered = await scatterGuest(guest, intermediaries, way);
   const sizes = await Promise.all(servers.map(({ admin }) => admin.dbsize()));
-  const { extents } = scattered.scatter.facts();
+  const { extents, unprotectedExtents } = scattered.scatter.facts();
+  expect(unprotectedExtents).toBe(0);
   expect(Math.min(...sizes)).toBeGreaterThan(0);
   const parities = scattered.entries.filter(({ kind }) => kind === 'parity').length;
   expect(sizes.reduce((sum, size) => sum + size)).toBe(extents + parities);

@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { BatchApplier } from '../../src/page/apply.ts';
 import { DirtyBitmap } from '../../src/page/bitmap.ts';
 import type { CodecName } from '../../src/page/codec-choice.ts';
 import { GuestMemory } from '../../src/page/memory.ts';
@@ -7,7 +6,7 @@ import { ExtentSeal } from '../../src/staging/extent.ts';
 import { Gather, type GatherOptions } from '../../src/staging/gather.ts';
 import { Intermediary, type IntermediaryOptions } from '../../src/staging/intermediary.ts';
 import type { ManifestEntry } from '../../src/staging/manifest.ts';
-import { extentEncoder, scatterPages } from '../../src/staging/pages.ts';
+import { applyTo, extentEncoder, scatterPages } from '../../src/staging/pages.ts';
 import { Scatter, type ScatterOptions } from '../../src/staging/scatter.ts';
 import { createPrng, integerBelow } from '../support/prng.ts';
 import type { RedisServer } from '../support/redis.ts';
@@ -116,12 +115,11 @@ export function startGather(
   intermediaries: readonly (Intermediary | undefined)[],
   options: Partial<GatherOptions> = {},
 ): Gather {
-  const applier = new BatchApplier(guest.memory, 0, { isOrdered: false });
   const gather = new Gather({
     layout: guest.memory.layout,
     seal,
     intermediaries,
-    apply: (batch, extent) => applier.apply(batch, extent),
+    apply: applyTo(guest.memory),
     ...options,
   });
   for (const entry of entries) gather.accept(entry);

@@ -1,22 +1,13 @@
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { parseIntermediary } from '../../src/staging/address.ts';
 import { Intermediary } from '../../src/staging/intermediary.ts';
 import { makeCertificates } from '../support/certificates.ts';
-import { RedisServer } from '../support/redis.ts';
+import { freePort, RedisServer } from '../support/redis.ts';
 import { StagedGuest, scatterGuest, startGather } from './staged-guest.ts';
 
 const certificates = makeCertificates();
 afterAll(() => certificates.remove());
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
-  const { port } = server.address() as { port: number };
-  await new Promise((done) => server.close(done));
-  return port;
-}
 
 function tlsWords(port: number): string[] {
   const { directory } = certificates;

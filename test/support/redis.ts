@@ -1,4 +1,5 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
@@ -88,6 +89,17 @@ export class RedisServer implements AsyncDisposable {
       },
       { timeoutMs: START_TIMEOUT_MS },
     );
+  }
+}
+
+/** A TCP port of loopback that nobody uses now; low enough for what Redis adds to it. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const server = createServer();
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+    const { port } = server.address() as { port: number };
+    await new Promise((done) => server.close(done));
+    if (port < 55_000) return port;
   }
 }
 
