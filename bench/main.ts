@@ -22,6 +22,7 @@ import { memoryBound } from './trials/memory-bound.ts';
 import { onePath } from './trials/one-path.ts';
 import { realGuests } from './trials/real-guests.ts';
 import { resentPages } from './trials/resent-pages.ts';
+import { stagingLink } from './trials/staging-link.ts';
 import { stagingRedis } from './trials/staging-redis.ts';
 import { threads } from './trials/threads.ts';
 import { tlsCost } from './trials/tls-cost.ts';
@@ -56,6 +57,7 @@ const TRIALS: readonly Trial[] = [
   transportLive,
   transportDelay,
   stagingRedis,
+  stagingLink,
 ];
 
 const { values, positionals } = parseArgs({

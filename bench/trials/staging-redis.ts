@@ -30,8 +30,8 @@ import { takeProcessImage } from '../support/page-set.ts';
 /* Chosen by us */
 const FULL_BYTES: number = 512 * 1024 * 1024;
 const SMOKE_BYTES: number = 16 * 1024 * 1024;
-const CONNECTIONS = 4;
-const CONNECTION_PAGES = 128;
+const PEER_CONNECTIONS = 4;
+const PIPELINE_PAGES = 128;
 const TIMEOUT_MS = 120_000;
 const THREADS = 1;
 /** Bytes of values that redis-benchmark is tried with, and requests it has under way. */
@@ -98,7 +98,7 @@ function describe(turns: Turns<Contestant>): string[] {
 /** Values of an extent's size, without pages or seals: what the connections carry. */
 async function carryExtents({ server, pages }: Setting): Promise<Figures> {
   await server.admin.flushall();
-  await using intermediary = await Intermediary.open(server.address, { connections: CONNECTIONS });
+  await using intermediary = await Intermediary.open(server.address);
   const count = Math.floor(pages.length / EXTENT_BYTES_MAX);
   const putMs = await timed(() =>
     eachAtOnce(count, intermediary.slots, (at) =>
@@ -122,7 +122,7 @@ async function carryExtents({ server, pages }: Setting): Promise<Figures> {
 async function moveGuest({ server, pages }: Setting, codec: CodecName): Promise<Figures> {
   await server.admin.flushall();
   const emptyBytes = await usedBytes(server);
-  await using intermediary = await Intermediary.open(server.address, { connections: CONNECTIONS });
+  await using intermediary = await Intermediary.open(server.address);
   using guest = new GuestMemory([{ name: 'ram', buffer: pages }]);
   const attempt = randomBytes(16).toString('hex');
   const seal = new ExtentSeal(randomBytes(32), { vm: 'bench', attempt });
@@ -158,7 +158,7 @@ async function bestCells({ server, pages, isSmoke }: Setting): Promise<Figures> 
   const best = { putGBs: 0, getGBs: 0 };
   for (const { bytes, depth } of CELLS) {
     const requests = Math.ceil(pages.length / (isSmoke ? 8 : 1) / bytes);
-    const words = ['-t', 'set,get', '-c', `${CONNECTIONS}`, '-r', '500', '-d', `${bytes}`];
+    const words = ['-t', 'set,get', '-c', `${PEER_CONNECTIONS}`, '-r', '500', '-d', `${bytes}`];
     const socket = server.address.at.kind === 'unix' ? server.address.at.path : '';
     const { stdout } = await run(
       ['redis-benchmark', '-s', socket, ...words, '-P', `${depth}`, '-n', `${requests}`, '--csv'],
@@ -179,20 +179,24 @@ async function carryPages({ server, pages }: Setting): Promise<Figures> {
   await server.admin.flushall();
   const emptyBytes = await usedBytes(server);
   const path = server.address.at.kind === 'unix' ? server.address.at.path : '';
-  const clients = Array.from({ length: CONNECTIONS }, () => new Redis({ path }));
-  const count = pages.length / PAGE_BYTES / CONNECTION_PAGES;
+  const clients = Array.from({ length: PEER_CONNECTIONS }, () => new Redis({ path }));
+  const count = pages.length / PAGE_BYTES / PIPELINE_PAGES;
   const pipe = async (at: number, worker: number, isPut: boolean): Promise<void> => {
     const pipeline = clients[worker]!.pipeline();
-    for (let page = at * CONNECTION_PAGES; page < (at + 1) * CONNECTION_PAGES; page++) {
+    for (let page = at * PIPELINE_PAGES; page < (at + 1) * PIPELINE_PAGES; page++) {
       const bytes = pages.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
       if (isPut) pipeline.set(`p${page}`, Buffer.from(bytes.buffer, bytes.byteOffset, PAGE_BYTES));
       else pipeline.getBuffer(`p${page}`);
     }
     for (const [cause] of (await pipeline.exec()) ?? []) if (cause !== null) throw cause;
   };
-  const putMs = await timed(() => eachAtOnce(count, CONNECTIONS, (at, by) => pipe(at, by, true)));
+  const putMs = await timed(() =>
+    eachAtOnce(count, PEER_CONNECTIONS, (at, by) => pipe(at, by, true)),
+  );
   const usedMB = ((await usedBytes(server)) - emptyBytes) / 1e6;
-  const getMs = await timed(() => eachAtOnce(count, CONNECTIONS, (at, by) => pipe(at, by, false)));
+  const getMs = await timed(() =>
+    eachAtOnce(count, PEER_CONNECTIONS, (at, by) => pipe(at, by, false)),
+  );
   for (const client of clients) client.disconnect();
   return { putGBs: gbs(pages.length, putMs), getGBs: gbs(pages.length, getMs), usedMB };
 }

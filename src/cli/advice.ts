@@ -107,7 +107,10 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   ],
   [/^ERR_STAGING_PAGES_GONE$/, 'pages can be had nowhere any more: the guest cannot be completed'],
   [/^ERR_STAGING_CLOSED$/, 'the embedding program closed it before it was done'],
-  [/^ERR_(EXTENT|MANIFEST)_/, 'look who else may write there, and compare the versions of both ends'],
+  [
+    /^ERR_(EXTENT|MANIFEST)_/,
+    'look who else may write there, and compare the versions of both ends',
+  ],
   [/^ERR_POSTCOPY_PAUSED$/, 'start both ends again, then let QEMU recover (migrate-recover)'],
 ];
 

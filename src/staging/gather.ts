@@ -70,8 +70,6 @@ export interface GatherFacts {
 /** Of an extent. Void: its pages come again. Asked: the source sends them. */
 const State = { Parked: 1, Fetching: 2, Applied: 3, Void: 4, Asked: 5, Gone: 6 } as const;
 
-const URGENT = { isUrgent: true } as const;
-
 /** What is known of a stripe. */
 interface Stripe {
   /** Its extents that were told of. */
@@ -283,7 +281,7 @@ export class Gather implements AsyncDisposable {
     const direct = await this.#try(number, read);
     if (direct.plain !== undefined) return direct.plain;
     if (direct.isBad) this.#counts.badExtents++;
-    const mended = await this.#try(number, () => this.#rebuild(number));
+    const mended = await this.#try(number, () => this.#rebuild(number, isUrgent));
     if (mended.plain !== undefined) {
       this.#counts.mendedExtents++;
       return mended.plain;
@@ -331,7 +329,7 @@ export class Gather implements AsyncDisposable {
   }
 
   /** Makes an extent from all others of its stripe. */
-  async #rebuild(number: number): Promise<Uint8Array> {
+  async #rebuild(number: number, isUrgent: boolean): Promise<Uint8Array> {
     const parity = await this.#parityOf(number);
     const at = parity?.intermediary;
     if (parity === undefined || at === undefined || !parity.members.includes(number)) {
@@ -345,10 +343,11 @@ export class Gather implements AsyncDisposable {
         const text = `Cannot mend extent ${number}: ${member} of its stripe is void`;
         throw new StagingError('ERR_EXTENT_MISSING', text);
       }
-      if (member !== number) reads.push({ index: place.intermediary, key: extentKey(scope, member) });
+      if (member !== number)
+        reads.push({ index: place.intermediary, key: extentKey(scope, member) });
     }
     const { bytes } = this.manifest.at(number)!;
-    const values = reads.map(({ index, key }) => this.#reader.read(index, key, URGENT));
+    const values = reads.map(({ index, key }) => this.#reader.read(index, key, { isUrgent }));
     return rebuild(await Promise.all(values), bytes);
   }
 

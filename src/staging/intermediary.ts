@@ -4,6 +4,7 @@ import { StagingError } from '../errors.ts';
 import { formatBytes } from '../units.ts';
 import type { IntermediaryAddress } from './address.ts';
 import type { Client } from './client.ts';
+import { slotTag } from './cluster-slot.ts';
 import {
   CONNECTIONS,
   CONNECTIONS_MAX,
@@ -14,7 +15,6 @@ import {
   MEMORY_RESERVE_FRACTION,
   TTL_MS,
 } from './limits.ts';
-import { slotTag } from './cluster-slot.ts';
 import { PushRate } from './push-rate.ts';
 import { BusyRate } from './rate.ts';
 import { stagingErrorOf } from './redis-error.ts';

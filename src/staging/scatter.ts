@@ -303,10 +303,7 @@ export class Scatter implements AsyncDisposable {
       this.#check();
       const expected = this.#options.expectedBytes ?? Number.POSITIVE_INFINITY;
       const remainingBytes = Math.max(bytes, expected - this.#placedBytes);
-      const at = choosePlace(
-        this.#places.states(),
-        { bytes, remainingBytes },
-      );
+      const at = choosePlace(this.#places.states(), { bytes, remainingBytes });
       if (at === NO_PLACE) this.#fail('no intermediary is left that has the memory');
       if (at !== NO_PLACE_NOW) return at;
       await this.#change();

@@ -41,7 +41,7 @@ test('nobody there', async () => {
 });
 
 test('a password is needed, wrong, or right from a file and from the environment', async () => {
-  await using server = await RedisServer.start([], 'secret word');
+  await using server = await RedisServer.start([], { password: 'secret word' });
   const { address } = server;
   expect(await codeOfOpening(address)).toBe('ERR_STAGING_AUTH');
   const passwordFile = join(server.folder, 'password');

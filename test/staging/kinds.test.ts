@@ -8,7 +8,7 @@ import type { Intermediary } from '../../src/staging/intermediary.ts';
 import { openIntermediaries } from '../../src/staging/open-intermediaries.ts';
 import { type RunningProcess, startProcess, waitUntil } from '../support/lab/processes.ts';
 import { freePort, RedisServer } from '../support/redis.ts';
-import { scatterGuest, StagedGuest, startGather } from './staged-guest.ts';
+import { StagedGuest, scatterGuest, startGather } from './staged-guest.ts';
 
 /* Chosen by us */
 const PAGES = 2000;
@@ -64,7 +64,8 @@ test('a cluster of three is three intermediaries', async () => {
   for (const [at, { admin }] of servers.entries()) {
     const [from, to] = [at, at + 1].map((part) => Math.floor((part * SLOTS) / 3));
     await admin.call('CLUSTER', 'ADDSLOTSRANGE', `${from}`, `${to! - 1}`);
-    if (at > 0) await servers[0]!.admin.call('CLUSTER', 'MEET', '127.0.0.1', ports[at]!, buses[at]!);
+    if (at > 0)
+      await servers[0]!.admin.call('CLUSTER', 'MEET', '127.0.0.1', ports[at]!, buses[at]!);
   }
   const isWhole = async () => {
     const infos = await Promise.all(servers.map(({ admin }) => admin.call('CLUSTER', 'INFO')));

@@ -3,9 +3,9 @@ import { describe, expect, test } from 'vitest';
 import type { RamLayout } from '../../src/page/block.ts';
 import {
   ENTRIES_BYTES_MAX,
+  EXTENT_BYTES_MAX,
   EXTENT_RUNS_MAX,
   EXTENTS_AHEAD_MAX,
-  EXTENT_BYTES_MAX,
   EXTENTS_MAX,
   INTERMEDIARIES_MAX,
 } from '../../src/staging/limits.ts';

@@ -5,7 +5,12 @@ import { Gather } from '../../src/staging/gather.ts';
 import { Intermediary } from '../../src/staging/intermediary.ts';
 import { EXTENT_BYTES_MAX } from '../../src/staging/limits.ts';
 import type { ManifestEntry } from '../../src/staging/manifest.ts';
-import { applyTo, extentEncoder, extentLiteralBytes, scatterPages } from '../../src/staging/pages.ts';
+import {
+  applyTo,
+  extentEncoder,
+  extentLiteralBytes,
+  scatterPages,
+} from '../../src/staging/pages.ts';
 import { Scatter } from '../../src/staging/scatter.ts';
 import { createPrng, exactRandomBytes } from '../support/prng.ts';
 import { RedisServer } from '../support/redis.ts';

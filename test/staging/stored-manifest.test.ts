@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { ExtentSeal } from '../../src/staging/extent.ts';
 import { loadManifest, storeManifest } from '../../src/staging/stored-manifest.ts';
 import { startServers } from '../support/redis.ts';
-import { openAll, scatterGuest, StagedGuest, startGather } from './staged-guest.ts';
+import { openAll, StagedGuest, scatterGuest, startGather } from './staged-guest.ts';
 
 const PAGES = 3000;
 const scope = { vm: 'guest', attempt: '0123456789abcdef'.repeat(2) };

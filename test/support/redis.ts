@@ -9,17 +9,26 @@ import { type RunningProcess, startProcess, waitUntil } from './lab/processes.ts
 /* Chosen by us */
 const START_TIMEOUT_MS = 10_000;
 
+export interface RedisServerOptions {
+  readonly password?: string;
+  /** Network namespace to run it in; this process's own if absent. */
+  readonly namespace?: string;
+}
+
 /** A real Redis with a folder of its own; it is ended and the folder removed in the end. */
 export class RedisServer implements AsyncDisposable {
   readonly folder: string;
   readonly address: IntermediaryAddress;
   readonly admin: Redis;
   readonly #words: readonly string[];
+  readonly #namespace: string | undefined;
   #process: RunningProcess;
 
-  private constructor(folder: string, words: readonly string[], password: string | undefined) {
+  private constructor(folder: string, words: readonly string[], options: RedisServerOptions) {
+    const { password, namespace } = options;
     this.folder = folder;
     this.#words = words;
+    this.#namespace = namespace;
     this.address = parseIntermediary(`redis+unix:${join(folder, 'socket')}`);
     this.#process = this.#spawn();
     this.admin = new Redis({
@@ -32,10 +41,14 @@ export class RedisServer implements AsyncDisposable {
   }
 
   /** Starts one with more `words` of configuration. */
-  static async start(words: readonly string[] = [], password?: string): Promise<RedisServer> {
+  static async start(
+    words: readonly string[] = [],
+    options: RedisServerOptions = {},
+  ): Promise<RedisServer> {
+    const { password } = options;
     const folder = mkdtempSync(join(tmpdir(), 'pagelane-redis-'));
     const secret = password === undefined ? [] : ['--requirepass', password];
-    const server = new RedisServer(folder, [...words, ...secret], password);
+    const server = new RedisServer(folder, [...words, ...secret], options);
     await server.#reach();
     return server;
   }
@@ -71,7 +84,9 @@ export class RedisServer implements AsyncDisposable {
   #spawn(): RunningProcess {
     const quiet = ['--port', '0', '--save', '', '--appendonly', 'no', '--loglevel', 'warning'];
     const where = ['--dir', this.folder, '--unixsocket', join(this.folder, 'socket')];
-    return startProcess(['redis-server', ...quiet, ...where, ...this.#words]);
+    const command = ['redis-server', ...quiet, ...where, ...this.#words];
+    const namespace = this.#namespace;
+    return startProcess(command, namespace === undefined ? {} : { namespace });
   }
 
   async #reach(): Promise<void> {
