@@ -3,8 +3,8 @@
  *
  *   node staging-carry.js ADDRESS extents|pages MILLISECONDS
  *
- * extents: as a scatter does, as many on their way as the round trip asks for. pages: a key for each
- * page, one at a time. Writes the figures as JSON.
+ * extents: as a scatter does, as many on their way as the round trip asks for. pages: a key for
+ * each page, one at a time. Writes the figures as JSON.
  */
 import { randomFillSync } from 'node:crypto';
 import { parseIntermediary } from '../../src/staging/address.ts';

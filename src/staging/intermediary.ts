@@ -270,8 +270,8 @@ export class Intermediary implements AsyncDisposable {
   }
 
   /**
-   * Lists the keys that begin with `prefix` as Redis has them, some perhaps twice. They may be given
-   * to `remove` as they are.
+   * Lists the keys that begin with `prefix` as Redis has them, some perhaps twice. `remove` takes
+   * them as they are.
    *
    * @throws {StagingError} ERR_STAGING_…
    */

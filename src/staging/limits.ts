@@ -35,7 +35,7 @@ export const EXTENTS_AHEAD_MAX: number = 65_536;
 /** Most intermediaries of an attempt. */
 export const INTERMEDIARIES_MAX = 64;
 
-/** Most bytes of a message with entries of the manifest: with its seal an extent has room for it. */
+/** Most bytes of a message with entries of the manifest: sealed, it is no longer than an extent. */
 export const ENTRIES_BYTES_MAX: number = 65_000;
 
 /** Most bytes of what a stored manifest says of RAM blocks, and of its parts. */

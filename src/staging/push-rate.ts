@@ -2,7 +2,7 @@ import type { Clock } from '../clock.ts';
 import { Pacer } from '../path/pacing.ts';
 import { LIMIT_LOOK_MS } from './limits.ts';
 
-/** Keeps a rate that can be changed at any time: who wants to pass waits, in the order they came. */
+/** Keeps a rate that can be changed at any time. Who wants to pass waits its turn. */
 export class PushRate {
   readonly #clock: Clock;
   #pacer: Pacer | undefined;
