@@ -147,7 +147,13 @@ export {
 export type { ExtentEntry, ManifestEntry, ParityEntry, VoidEntry } from './staging/manifest.ts';
 export { decodeEntries, EntryWriter, encodeEntry } from './staging/manifest-codec.ts';
 export { openIntermediaries } from './staging/open-intermediaries.ts';
-export { applyTo, extentEncoder, type StagedPages, scatterPages } from './staging/pages.ts';
+export {
+  applyTo,
+  extentEncoder,
+  type StagedPages,
+  scatterAll,
+  scatterPages,
+} from './staging/pages.ts';
 export {
   type LostPages,
   Scatter,

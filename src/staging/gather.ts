@@ -4,7 +4,7 @@ import type { PageRun } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
 import { batchesOf, ExtentKind, type ExtentSeal, extentKey, parityKey } from './extent.ts';
 import type { Intermediary } from './intermediary.ts';
-import { GATHER_PATIENCE_MS, RENEWAL_FRACTION } from './limits.ts';
+import { GATHER_PATIENCE_MS, RENEWAL_FRACTION, WANTED_WAIT_MS } from './limits.ts';
 import { Manifest, type ManifestEntry, type ParityEntry } from './manifest.ts';
 import { rebuild } from './parity.ts';
 import { PushRate } from './push-rate.ts';
@@ -69,6 +69,14 @@ export interface GatherFacts {
 
 /** Of an extent. Void: its pages come again. Asked: the source sends them. */
 const State = { Parked: 1, Fetching: 2, Applied: 3, Void: 4, Asked: 5, Gone: 6 } as const;
+
+/** What came of one way to get an extent. */
+interface Attempt {
+  readonly plain?: Uint8Array;
+  /** Whether it was there, or should have been, and is wrong. */
+  readonly isBad: boolean;
+  readonly cause?: unknown;
+}
 
 /** What is known of a stripe. */
 interface Stripe {
@@ -278,7 +286,7 @@ export class Gather implements AsyncDisposable {
     const { intermediary, bytes } = this.manifest.at(number)!;
     const key = extentKey(this.#options.seal.scope, number);
     const read = () => this.#reader.read(intermediary, key, { bytes, isUrgent });
-    const direct = await this.#try(number, read);
+    const direct = await this.#tryFirst(number, read, isUrgent);
     if (direct.plain !== undefined) return direct.plain;
     if (direct.isBad) this.#counts.badExtents++;
     const mended = await this.#try(number, () => this.#rebuild(number, isUrgent));
@@ -289,7 +297,7 @@ export class Gather implements AsyncDisposable {
     if (this.#states[number] !== State.Fetching || (await this.#ask(number))) return undefined;
     let { cause } = direct;
     if (!direct.isBad && (await this.#reader.answers(intermediary))) {
-      const late = await this.#try(number, read);
+      const late = await (direct.late ?? this.#try(number, read));
       if (late.plain !== undefined) return late.plain;
       cause = late.cause;
     }
@@ -301,11 +309,28 @@ export class Gather implements AsyncDisposable {
     return undefined;
   }
 
-  /** Opens what one way gives. `isBad`: it was there, or should have been, and is wrong. */
-  async #try(
+  /** The same as `#try`; but who is in a hurry does not wait long for one way if there are others. */
+  async #tryFirst(
     number: number,
     get: () => Promise<Uint8Array>,
-  ): Promise<{ plain?: Uint8Array; isBad: boolean; cause?: unknown }> {
+    isUrgent: boolean,
+  ): Promise<Attempt & { late?: Promise<Attempt> }> {
+    const late = this.#try(number, get);
+    const stripe = this.#stripes.get(this.manifest.at(number)?.stripe ?? -1);
+    const hasOthers = stripe?.parity !== undefined || this.#options.askSource !== undefined;
+    if (!isUrgent || !hasOthers) return await late;
+    late.catch(() => {}); // nobody may wait for it
+    let stop: (() => void) | undefined;
+    const isOver = new Promise<undefined>((done) => {
+      stop = this.#clock.after(WANTED_WAIT_MS, () => done(undefined));
+    });
+    const found = await Promise.race([late, isOver]);
+    stop?.();
+    return found ?? { isBad: false, late };
+  }
+
+  /** Opens what one way gives. */
+  async #try(number: number, get: () => Promise<Uint8Array>): Promise<Attempt> {
     try {
       const plain = this.#options.seal.open(ExtentKind.Pages, number, await get());
       return { plain, isBad: false };

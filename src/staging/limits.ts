@@ -69,6 +69,9 @@ export const CONNECT_TIMEOUT_MS = 5000;
 /** How long an intermediary may take to answer, milliseconds. */
 export const REPLY_TIMEOUT_MS = 10_000;
 
+/** A wanted page is also looked for elsewhere when its intermediary takes longer, milliseconds. */
+export const WANTED_WAIT_MS = 250;
+
 /** Longest pause between two tries to connect anew, milliseconds. */
 export const RETRY_MS_MAX = 1000;
 

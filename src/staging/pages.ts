@@ -1,5 +1,5 @@
 import { BatchApplier } from '../page/apply.ts';
-import type { DirtyBitmap, PageRun } from '../page/bitmap.ts';
+import { DirtyBitmap, type PageRun } from '../page/bitmap.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import { BatchEncoder } from '../page/encode.ts';
 import type { GuestMemory } from '../page/memory.ts';
@@ -60,6 +60,37 @@ export interface StagedPages {
   readonly block: number;
   /** Which of its pages; must not change meanwhile. */
   readonly pages: DirtyBitmap;
+}
+
+/**
+ * Scatters pages of guest memory, and again what was lost meanwhile, until all of it is there. The
+ * guest must not change them any more.
+ *
+ * Promise: on return every page is in an extent that its intermediary had a moment ago.
+ *
+ * @param encoder Made by `extentEncoder`.
+ * @param how.threads As many as the encoder has.
+ * @throws {StagingError} ERR_STAGING_EXHAUSTED, {MemoryError} ERR_MEMORY_LOST.
+ */
+export async function scatterAll(
+  blocks: readonly StagedPages[],
+  encoder: BatchEncoder,
+  how: { readonly scatter: Scatter; readonly threads: number },
+): Promise<void> {
+  for (const each of blocks) await scatterPages(each, encoder, how);
+  while (!(await how.scatter.verify())) {
+    const lost = new Map<number, DirtyBitmap>();
+    for (const { block, runs } of how.scatter.takeLostPages()) {
+      const { pageCount } = blocks.find((each) => each.block === block)!.pages;
+      const pages = lost.get(block) ?? new DirtyBitmap(pageCount);
+      for (const { first, count } of runs) pages.set(first, count);
+      lost.set(block, pages);
+    }
+    for (const [block, pages] of lost) {
+      const { memory } = blocks.find((each) => each.block === block)!;
+      await scatterPages({ memory, block, pages }, encoder, how);
+    }
+  }
 }
 
 /**

@@ -173,6 +173,34 @@ test('an intermediary that stands still for a while is waited for', async () => 
   await closeAll([...intermediaries, ...servers]);
 });
 
+test('a wanted page is looked for elsewhere while its intermediary stands still', async () => {
+  const servers = await startServers(3);
+  using guest = new StagedGuest(PAGES, 16);
+  using there = new StagedGuest(PAGES);
+  const intermediaries = await openAll(servers);
+  const scattered = await scatterGuest(guest, intermediaries, { hasParity: true });
+  for (const intermediary of intermediaries) intermediary.setLimit(100_000);
+  await using gather = startGather(there, scattered, intermediaries);
+  servers[1]!.signal('SIGSTOP');
+  const entry = scattered.entries.findLast(
+    (each) => each.kind === 'extent' && each.intermediary === 1,
+  );
+  if (entry?.kind !== 'extent') throw new Error('Nothing is there');
+  const page = entry.runs[0]!.first;
+  const beganMs = performance.now();
+  await gather.want(0, page);
+  // Redis would not answer for as long as a request may take: ten seconds.
+  expect(performance.now() - beganMs).toBeLessThan(5000);
+  expect(gather.facts().mendedExtents).toBe(1);
+  const [begin, end] = [page * PAGE_BYTES, (page + 1) * PAGE_BYTES];
+  expect(there.bytes.subarray(begin, end)).toEqual(guest.bytes.subarray(begin, end));
+  servers[1]!.signal('SIGCONT');
+  for (const intermediary of intermediaries) intermediary.setLimit(undefined);
+  expect(await gather.done()).toMatchObject({ pages: PAGES, badExtents: 0 });
+  expect(Buffer.compare(there.bytes, guest.bytes)).toBe(0);
+  await closeAll([...intermediaries, ...servers]);
+});
+
 test('a wanted page comes before all others', async () => {
   const servers = await startServers(1);
   using guest = new StagedGuest(PAGES, 8);

@@ -6,7 +6,7 @@ import { ExtentSeal } from '../../src/staging/extent.ts';
 import { Gather, type GatherOptions } from '../../src/staging/gather.ts';
 import { Intermediary, type IntermediaryOptions } from '../../src/staging/intermediary.ts';
 import type { ManifestEntry } from '../../src/staging/manifest.ts';
-import { applyTo, extentEncoder, scatterPages } from '../../src/staging/pages.ts';
+import { applyTo, extentEncoder, scatterAll } from '../../src/staging/pages.ts';
 import { Scatter, type ScatterOptions } from '../../src/staging/scatter.ts';
 import { createPrng, integerBelow } from '../support/prng.ts';
 import type { RedisServer } from '../support/redis.ts';
@@ -93,17 +93,8 @@ export async function scatterGuest(
   const needed = guest.pages * PAGE_BYTES;
   const scatter = await Scatter.open({ layout, seal, intermediaries, onEntry, ...way }, needed);
   const encoder = extentEncoder(PAGE_BYTES, { codec, threads: 2 });
-  const send = async (pages: DirtyBitmap): Promise<void> => {
-    await scatterPages({ memory: guest.memory, block: 0, pages }, encoder, { scatter, threads: 2 });
-  };
-  await send(guest.bitmap);
-  while (!(await scatter.verify())) {
-    const pages = new DirtyBitmap(guest.pages);
-    for (const { runs } of scatter.takeLostPages()) {
-      for (const { first, count } of runs) pages.set(first, count);
-    }
-    await send(pages);
-  }
+  const blocks = [{ memory: guest.memory, block: 0, pages: guest.bitmap }];
+  await scatterAll(blocks, encoder, { scatter, threads: 2 });
   await scatter[Symbol.asyncDispose]();
   return { seal, entries, scatter };
 }
