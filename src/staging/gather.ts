@@ -309,7 +309,7 @@ export class Gather implements AsyncDisposable {
     return undefined;
   }
 
-  /** The same as `#try`; but who is in a hurry does not wait long for one way if there are others. */
+  /** As `#try`, but who is in a hurry does not wait long for one way if there are others. */
   async #tryFirst(
     number: number,
     get: () => Promise<Uint8Array>,
