@@ -22,6 +22,8 @@ import { memoryBound } from './trials/memory-bound.ts';
 import { onePath } from './trials/one-path.ts';
 import { realGuests } from './trials/real-guests.ts';
 import { resentPages } from './trials/resent-pages.ts';
+import { stagingLink } from './trials/staging-link.ts';
+import { stagingRedis } from './trials/staging-redis.ts';
 import { threads } from './trials/threads.ts';
 import { tlsCost } from './trials/tls-cost.ts';
 import { transportDelay } from './trials/transport-delay.ts';
@@ -56,6 +58,8 @@ const TRIALS: readonly Trial[] = [
   transportLoss,
   transportLive,
   transportDelay,
+  stagingRedis,
+  stagingLink,
 ];
 
 const { values, positionals } = parseArgs({

@@ -81,6 +81,21 @@ export class MemoryError extends PagelaneError {}
 /** A dirty log cannot work here, or has failed: what it knew of writes is gone. */
 export class DirtyLogError extends PagelaneError {}
 
+/** An intermediary, or what it holds, is not what staging needs. */
+export class StagingError extends PagelaneError {
+  /** The intermediary as it was written, never with a password; undefined if it is none of them. */
+  readonly intermediary: string | undefined;
+
+  constructor(
+    code: string,
+    message: string,
+    { intermediary, cause }: { intermediary?: string; cause?: unknown } = {},
+  ) {
+    super(code, message, { cause });
+    this.intermediary = intermediary;
+  }
+}
+
 /** The other side failed and told us why. */
 export class RemoteError extends PagelaneError {
   readonly side: Side;

@@ -49,6 +49,7 @@ export {
   ProtocolError,
   RemoteError,
   type Side,
+  StagingError,
   StreamError,
   ThreadError,
 } from './errors.ts';
@@ -140,6 +141,31 @@ export type { ConnectOptions } from './session/connect.ts';
 export type { SessionEvent } from './session/events.ts';
 export type { ListenOptions } from './session/listener.ts';
 export type { SessionOptions } from './session/options.ts';
+export { type IntermediaryAddress, parseIntermediary } from './staging/address.ts';
+export { ExtentSeal, type StagingScope } from './staging/extent.ts';
+export { Gather, type GatherFacts, type GatherOptions, type GonePages } from './staging/gather.ts';
+export {
+  Intermediary,
+  type IntermediaryFacts,
+  type IntermediaryOptions,
+} from './staging/intermediary.ts';
+export type { ExtentEntry, ManifestEntry, ParityEntry, VoidEntry } from './staging/manifest.ts';
+export { decodeEntries, EntryWriter, encodeEntry } from './staging/manifest-codec.ts';
+export { openIntermediaries } from './staging/open-intermediaries.ts';
+export {
+  applyTo,
+  extentEncoder,
+  type StagedPages,
+  scatterAll,
+  scatterPages,
+} from './staging/pages.ts';
+export {
+  type LostPages,
+  Scatter,
+  type ScatterFacts,
+  type ScatterOptions,
+} from './staging/scatter.ts';
+export { loadManifest, type StoredManifest, storeManifest } from './staging/stored-manifest.ts';
 export { QemuChannel, QemuListener } from './stream/endpoint.ts';
 export {
   formatBytes,

@@ -14,6 +14,8 @@ setup_lab() {
   want zstd "is compared with" command -v zstd
   want socat "carries what is compared" command -v socat
   want qemu-utils "is compared with" command -v qemu-img
+  want redis-server "holds staged pages" command -v redis-server
+  want redis-tools "measures Redis" command -v redis-benchmark
   want util-linux "ends processes with the test that started them" command -v setpriv
   install_wanted
 

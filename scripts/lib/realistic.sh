@@ -3,8 +3,6 @@
 
 setup_bench() {
   want debootstrap "makes the realistic guest's root" command -v debootstrap
-  want redis-server "holds staged pages" command -v redis-server
-  want redis-tools "measures Redis" command -v redis-benchmark
   install_wanted
 
   mkdir -p "$cache"

@@ -99,6 +99,30 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_HANDOVER_UNDECIDED$/, 'start neither copy; "pagelane status" at the other side tells'],
   [/^ERR_HANDOVER_STATE$/, 'look at "pagelane status JOURNAL"; let an earlier hand-over end first'],
   [/^ERR_HANDOVER_HOOK$/, "look at the guest's hypervisor; then begin its process anew"],
+  [/^ERR_STAGING_CONNECT$/, 'is Redis running there? Look at address, firewall, certificates'],
+  [
+    /^ERR_STAGING_AUTH$/,
+    'look at user and password (?password-file=, PAGELANE_REDIS_PASSWORD); the user needs ' +
+      '"~pl:* +ping +info +set +getrange +unlink +pexpire +scan"',
+  ],
+  [
+    /^ERR_STAGING_POLICY$/,
+    '"CONFIG SET maxmemory-policy noeviction" there: any other may throw pages away',
+  ],
+  [/^ERR_STAGING_READ_ONLY$/, 'name the main instance, not a replica'],
+  [/^ERR_STAGING_(FULL|EXHAUSTED)$/, 'raise maxmemory, or add an intermediary'],
+  [/^ERR_STAGING_BUSY$/, 'Redis loads its files, or cannot write them: wait, or look at its log'],
+  [/^ERR_STAGING_(LOST|TIMEOUT)$/, 'look at the intermediary, and at the link to it'],
+  [
+    /^ERR_STAGING_REPLY$/,
+    'what answers there is no Redis, or other programs use its "pl:" keys: give it one of its own',
+  ],
+  [/^ERR_STAGING_PAGES_GONE$/, 'pages can be had nowhere any more: the guest cannot be completed'],
+  [/^ERR_STAGING_CLOSED$/, 'the embedding program closed it before it was done'],
+  [
+    /^ERR_(EXTENT|MANIFEST)_/,
+    'look who else may write there, and compare the versions of both ends',
+  ],
   [/^ERR_POSTCOPY_PAUSED$/, 'start both ends again, then let QEMU recover (migrate-recover)'],
 ];
 

@@ -9,26 +9,37 @@ import { openBlockTable } from './store.ts';
 export class BatchApplier {
   readonly #blocks: BlockTable;
   readonly #target: MemoryTarget;
-  readonly #order = new BatchOrder();
+  readonly #order: BatchOrder | undefined;
   readonly #inWork = new Set<Promise<void>>();
   #isStopped = false;
 
-  private constructor(blocks: BlockTable, target: MemoryTarget) {
+  private constructor(blocks: BlockTable, target: MemoryTarget, order: BatchOrder | undefined) {
     this.#blocks = blocks;
     this.#target = target;
+    this.#order = order;
   }
 
   /**
    * @param memory Writable. What its files hold already is taken for what it holds.
    * @param storeSlots Pages that are kept for the source.
+   * @param options.isOrdered False for batches that come in any order, because none relies on
+   *   another: then there must be no store. @default true
    * @throws {RangeError} If memory is not writable; {Error} ERR_OUT_OF_MEMORY, ERR_MEMORY_CLOSED.
    */
-  static async open(memory: GuestMemory, storeSlots: number): Promise<BatchApplier> {
+  static async open(
+    memory: GuestMemory,
+    storeSlots: number,
+    { isOrdered = true }: { readonly isOrdered?: boolean } = {},
+  ): Promise<BatchApplier> {
+    if (!isOrdered && storeSlots > 0) {
+      throw new RangeError('Cannot apply batches in any order: "storeSlots" must be 0');
+    }
     const target = new native.MemoryTarget(memory.native);
     for (const [block, { words }] of (await memory.scanAllPopulated()).entries()) {
       target.addHeld(block, words);
     }
-    return new BatchApplier(openBlockTable(memory.layout, storeSlots), target);
+    const order = isOrdered ? new BatchOrder() : undefined;
+    return new BatchApplier(openBlockTable(memory.layout, storeSlots), target, order);
   }
 
   /**
@@ -46,14 +57,23 @@ export class BatchApplier {
     try {
       native.inspectBatch(this.#blocks, payload, decoded);
       const number = decoded[Decoded.number]!;
-      await this.#order.begin(number, decoded[Decoded.base]!);
+      await this.#order?.begin(number, decoded[Decoded.base]!);
       if (this.#isStopped) return undefined;
       await this.#apply(payload, decoded);
-      this.#order.finish(number);
+      this.#order?.finish(number);
       return decoded;
     } catch (cause) {
       throw new ProtocolError(codeOf(cause), messageOf(cause), { sequence, cause });
     }
+  }
+
+  /**
+   * The same, for who only counts.
+   *
+   * @returns How many pages were in the batch; 0 if it was stopped before.
+   */
+  async applyPages(payload: Uint8Array, sequence: number): Promise<number> {
+    return (await this.apply(payload, sequence))?.[Decoded.pages] ?? 0;
   }
 
   /**
@@ -63,7 +83,7 @@ export class BatchApplier {
    */
   async stop(): Promise<void> {
     this.#isStopped = true;
-    this.#order.letGo();
+    this.#order?.letGo();
     await Promise.allSettled(this.#inWork);
   }
 

@@ -103,21 +103,24 @@ export class BatchEncoder {
    * @param options.threads Worker threads of the addon; one more batch than that is kept ready for
    *   them.
    * @param options.now Milliseconds, for what is delivered in a time.
+   * @param options.literalBytes Most bytes of page contents in a batch. @default LITERAL_BYTES_MAX
    */
   constructor({
     codec,
     threads,
     now,
+    literalBytes = LITERAL_BYTES_MAX,
   }: {
     readonly codec: CodecName;
     readonly threads: number;
     readonly now: () => number;
+    readonly literalBytes?: number;
   }) {
     this.#now = now;
     this.choice = new CodecChoice(codec);
     this.#inWorkMax = threads + 1;
     this.#slots = new SlotPool({
-      slotBytes: SLOT_ROOM_BYTES + LITERAL_BYTES_MAX,
+      slotBytes: SLOT_ROOM_BYTES + literalBytes,
       countMax: SENDER_SLOTS_MAX,
     });
   }
@@ -149,6 +152,11 @@ export class BatchEncoder {
     this.#deliveredBytes += end - start;
     this.#slots.give(buffer);
     this.#acked.add(number);
+  }
+
+  /** Frees the buffer of a batch that was copied. Nothing refers to what such a batch has kept. */
+  release({ buffer }: EncodedBatch): void {
+    this.#slots.give(buffer);
   }
 
   /**
