@@ -143,6 +143,8 @@ export abstract class Handover<
   /** What a write that failed would have made of it: the journal may be there already. */
   #doubt: State | undefined;
   #isRestarted = false;
+  /** Why it was given up before it began. */
+  #givenUp: { readonly code: string; readonly message: string } | undefined;
   #messagesWaiting = 0;
   readonly #waiting = new Set<() => void>();
   #reminder: { readonly state: State; readonly delayMs: number; cancel(): void } | undefined;
@@ -200,6 +202,7 @@ export abstract class Handover<
    * @throws {MigrationError} If a hook failed, or the journal in doubt.
    */
   async abort(code: string, message: string): Promise<boolean> {
+    if (this.state === 'none') this.#givenUp = { code, message };
     return await this.perform('abort' as Event, { code, message });
   }
 
@@ -270,6 +273,8 @@ export abstract class Handover<
     if (why !== undefined) {
       throw new PagelaneError('ERR_HANDOVER_STATE', `Cannot begin by this journal: ${why}`);
     }
+    // Whoever gave up while the journal was read is not to find it begun.
+    if (this.#givenUp !== undefined) throw this.error(this.#givenUp.code, this.#givenUp.message);
     await this.perform(event);
     // What was lost before there was anything to give up.
     if (this.isLost) this.onConnectionLost();

@@ -89,7 +89,9 @@ class NotedHypervisor implements Hypervisor, Disposable {
 }
 
 async function ownerBy({ journal }: Hypervisor): Promise<string> {
-  return ownerOf((await journal.read())!).guest;
+  const entry = await journal.read();
+  // One that was refused at once never began.
+  return entry === undefined ? 'source' : ownerOf(entry).guest;
 }
 
 const neverAsked = (): Promise<never> => Promise.reject(new Error('Nobody is to be asked'));

@@ -161,3 +161,25 @@ test('options out of their range are refused before anything is said', async () 
     expect(() => ends.source.migrateGuest({ ...options, ...each })).toThrow(RangeError);
   }
 });
+
+test('a migration that is given up while its journal is read never begins', async () => {
+  await using ends = await openGuestEnds();
+  using memory = openMemory([10]);
+  const guest = new SmallGuest(memory, 1);
+  const abort = new AbortController();
+  const written: JournalEntry[] = [];
+  const journal = {
+    read: async () => {
+      abort.abort();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      return undefined;
+    },
+    write: async (entry: JournalEntry) => void written.push(entry),
+  };
+  const options = { dirtyLog: guest.dirtyLog, downtimeMs: 50, pause() {}, resume() {} };
+  const { signal } = abort;
+  const result = await ends.source.migrateGuest({ ...options, source: memory, journal, signal });
+  expect(result).toMatchObject({ outcome: 'cancelled', guest: 'source' });
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  expect(written).toEqual([]);
+});
