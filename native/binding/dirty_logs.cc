@@ -20,19 +20,6 @@ constexpr napi_type_tag kDigestsTag = {0x8f20d6b35ca7e419, 0x16ebc4970a58f23d};
 constexpr std::size_t kMessageBytes = 256;
 constexpr const char* kFailed = "ERR_DIRTY_LOG_FAILED";
 
-/// The memory that the first argument is; null, with an exception on its way, if it is none.
-std::shared_ptr<kernel::GuestMemory> ReadMemory(Arguments& arguments) {
-  const GuestMemory* memory = GuestMemory::From(arguments.env(), arguments.value(0));
-  if (memory == nullptr) {
-    arguments.WrongType("memory", "a GuestMemory");
-    return nullptr;
-  }
-  if (memory->memory() == nullptr) {
-    ThrowError(arguments.env(), "ERR_MEMORY_CLOSED", "Cannot watch memory: it is closed");
-  }
-  return memory->memory();
-}
-
 const char* ReasonOf(const kernel::TrackerFault& fault) noexcept {
   switch (fault.step) {
     case kernel::TrackerStep::kBuffer:
@@ -74,7 +61,7 @@ Napi::Function WriteTracker::Define(napi_env env) {
 WriteTracker::WriteTracker(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<WriteTracker>(info) {
   Arguments arguments(info, "track writes");
-  std::shared_ptr<kernel::GuestMemory> memory = ReadMemory(arguments);
+  std::shared_ptr<kernel::GuestMemory> memory = ReadMemory(arguments, 0);
   if (memory == nullptr) {
     return;
   }
@@ -145,7 +132,7 @@ PageDigests* PageDigests::From(napi_env env, napi_value value) noexcept {
 
 PageDigests::PageDigests(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PageDigests>(info) {
   Arguments arguments(info, "make page digests");
-  std::shared_ptr<kernel::GuestMemory> memory = ReadMemory(arguments);
+  std::shared_ptr<kernel::GuestMemory> memory = ReadMemory(arguments, 0);
   if (memory == nullptr) {
     return;
   }

@@ -98,6 +98,18 @@ std::uint8_t* LookAtBuffer(napi_env env, napi_value value, std::size_t* length) 
 
 }  // namespace
 
+std::shared_ptr<kernel::GuestMemory> ReadMemory(Arguments& arguments, std::size_t index) {
+  const GuestMemory* memory = GuestMemory::From(arguments.env(), arguments.value(index));
+  if (memory == nullptr) {
+    arguments.WrongType("memory", "a GuestMemory");
+    return nullptr;
+  }
+  if (memory->memory() == nullptr) {
+    arguments.Refuse("ERR_MEMORY_CLOSED", "guest memory was closed");
+  }
+  return memory->memory();
+}
+
 std::span<std::uint32_t> ReadPageBitmap(Arguments& arguments, std::size_t index, const char* name,
                                         std::uint64_t page_count) noexcept {
   const std::span<std::uint32_t> words = arguments.LastingUint32s(index, name);

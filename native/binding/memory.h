@@ -53,6 +53,9 @@ class GuestMemory : public Napi::ObjectWrap<GuestMemory> {
   std::vector<Napi::Reference<Napi::Value>> views_;    // of each block, empty until asked for
 };
 
+/// Reads guest memory that is open; null, with an exception on its way, if there is none.
+std::shared_ptr<kernel::GuestMemory> ReadMemory(Arguments& arguments, std::size_t index);
+
 /// `createMemoryFile` of src/native.ts.
 Napi::Value CreateMemoryFile(const Napi::CallbackInfo& info);
 

@@ -23,22 +23,9 @@ namespace {
 /// Marks objects made by the constructor, so that no other object is taken for one.
 constexpr napi_type_tag kTag = {0x3a90c5de172b48f6, 0xc4d81f5b9e62a703};
 
-/// Guest memory that is open; null, with an exception on its way, if there is none.
-std::shared_ptr<kernel::GuestMemory> ReadMemory(Arguments& arguments, std::size_t index) {
-  const GuestMemory* memory = GuestMemory::From(arguments.env(), arguments.value(index));
-  if (memory == nullptr) {
-    arguments.WrongType("memory", "a GuestMemory");
-    return nullptr;
-  }
-  if (memory->memory() == nullptr && !arguments.is_wrong()) {
-    arguments.Refuse("ERR_MEMORY_CLOSED", "guest memory was closed");
-  }
-  return memory->memory();
-}
-
 /// Words of a bitmap, 64 pages each, in the script's array of halves.
 std::span<const std::uint64_t> ReadWords(Arguments& arguments, std::size_t index) noexcept {
-  const std::span<std::uint32_t> halves = arguments.Uint32s(index, "words");
+  const std::span<std::uint32_t> halves = arguments.LastingUint32s(index, "words");
   if (!arguments.is_wrong()) {
     arguments.Require(reinterpret_cast<std::uintptr_t>(halves.data()) % 8 == 0,
                       "\"words\" must begin at a multiple of 8 bytes");

@@ -114,16 +114,16 @@ Fault HashPages(const GuestMemory& memory, const PageRange& range, const std::ui
   if (room == nullptr) {
     return {FaultCode::kNoMemory, "bytes needed:", sizeof(EncodeRoom), 0};
   }
-  std::uint8_t* const copy = room->delta;
   std::memset(hashes, 0, static_cast<std::size_t>(range.end - range.from) * kPageHashBytes);
   for (std::uint64_t page = NextPage(range, range.from); page < range.end;
        page = NextPage(range, page + 1)) {
-    // A copy: what is noted must be what was hashed.
-    std::memcpy(copy, memory.At(range.block, page), page_bytes);
-    HashWithSecret(copy, page_bytes, secret, hashes + (page - range.from) * kPageHashBytes);
+    const std::uint8_t* bytes = memory.At(range.block, page);
     if (range.digests != nullptr) {
-      range.digests->Note(range.block, page, copy);
+      // What is noted must be what is hashed, whoever writes meanwhile.
+      bytes = static_cast<const std::uint8_t*>(std::memcpy(room->delta, bytes, page_bytes));
+      range.digests->Note(range.block, page, bytes);
     }
+    HashWithSecret(bytes, page_bytes, secret, hashes + (page - range.from) * kPageHashBytes);
   }
   return memory.is_lost() ? kLost : Fault{};
 }

@@ -6,7 +6,7 @@ import {
   ProtocolError,
 } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import { type Codec, Decoded } from '../native.ts';
+import type { Codec } from '../native.ts';
 import { BatchDecoder, DECODED_MAX, type DecodedBatch } from '../page/decode.ts';
 import {
   LoadedMemory,
@@ -22,7 +22,7 @@ import * as message from '../stream/message.ts';
 import { ReturnPathWatcher } from '../stream/return-path.ts';
 import type { BytesPlace } from '../stream/sink.ts';
 import { StreamWriter } from '../stream/writer.ts';
-import type { MigrationResult } from './progress.ts';
+import { decodedPages, type MigrationResult } from './progress.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
 
 /*
@@ -218,16 +218,7 @@ export class DestinationStream extends MigrationStream {
     item.batch = await this.#decoder!.decode(incoming.payload, incoming.sequence);
     const literalBytes = message.batchLiteralBytes(incoming.payload);
     incoming.release();
-    const { decoded } = item.batch;
-    this.tally.addPages({
-      pages: decoded[Decoded.pages]!,
-      zeroPages: decoded[Decoded.zeroPages]!,
-      blankPages: 0,
-      foreignPages: 0,
-      fillPages: decoded[Decoded.fillPages]!,
-      samePages: decoded[Decoded.samePages]!,
-      deltaPages: decoded[Decoded.deltaPages]!,
-    });
+    this.tally.addPages(decodedPages(item.batch.decoded));
     this.tally.addCodec(codec, literalBytes, wireBytes);
     this.#writeReady();
   }

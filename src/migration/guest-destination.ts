@@ -1,6 +1,6 @@
 import { asPagelaneError, type GuestPlace, PagelaneError, ProtocolError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import { type Codec, Decoded } from '../native.ts';
+import type { Codec } from '../native.ts';
 import { BatchApplier } from '../page/apply.ts';
 import type { RamLayout } from '../page/block.ts';
 import { clearMemory } from '../page/clear-memory.ts';
@@ -26,6 +26,7 @@ import {
 import { tellHeld, tellNothingMore } from './held.ts';
 import { type Journal, VolatileJournal } from './journal.ts';
 import { forgetLive, rememberLive } from './live-handovers.ts';
+import { decodedPages } from './progress.ts';
 import { type MigrationEnd, resultOf } from './result.ts';
 import type { StreamParts } from './stream.ts';
 
@@ -103,21 +104,17 @@ export class IncomingGuest {
    * Takes the guest over.
    *
    * @returns How it ended; never rejects. With `guest` "destination" it was started here.
+   * @throws {TypeError} If it is a copy that is to be kept.
    */
   receive(options: ReceiveOptions): Promise<GuestResult> {
-    const { memory, storeBytes, holdsEarlier } = options;
-    const plan = { memory, receive: options };
-    return this.#run({
-      ...plan,
-      ...(storeBytes !== undefined && { storeBytes }),
-      ...(holdsEarlier !== undefined && { holdsEarlier }),
-    });
+    return this.#run({ ...options, receive: options });
   }
 
   /**
    * Takes a copy of the guest's memory; the guest stays at the source.
    *
    * @returns How it ended; never rejects.
+   * @throws {TypeError} If it is a guest that is to be received.
    */
   keep(options: KeepOptions): Promise<GuestResult> {
     return this.#run(options);
@@ -239,7 +236,7 @@ class GuestDestination {
       this.#isOver = true;
       return this.#result('completed', 'source');
     }
-    await receive.load?.(Buffer.concat(this.#state));
+    await this.#or(receive.load?.(Buffer.concat(this.#state)));
     memory.checkIntact();
     const handed = await this.#handover.ready();
     this.#isOver = true;
@@ -345,15 +342,7 @@ class GuestDestination {
 
   #count(payload: Uint8Array, decoded: Int32Array): void {
     const { tally } = this.#parts;
-    tally.addPages({
-      pages: decoded[Decoded.pages]!,
-      zeroPages: decoded[Decoded.zeroPages]!,
-      blankPages: 0,
-      foreignPages: 0,
-      fillPages: decoded[Decoded.fillPages]!,
-      samePages: decoded[Decoded.samePages]!,
-      deltaPages: decoded[Decoded.deltaPages]!,
-    });
+    tally.addPages(decodedPages(decoded));
     const literalBytes = message.batchLiteralBytes(payload);
     tally.addCodec(payload[1] as Codec, literalBytes, payload.length);
   }

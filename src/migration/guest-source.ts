@@ -45,6 +45,9 @@ import type { StreamParts } from './stream.ts';
 const HELD_TIMEOUT_MS = 120_000;
 const APPLY_TIMEOUT_MS = 120_000;
 
+/** How long a hook of the embedder's may take before it is said. */
+const HOOK_MS = 30_000;
+
 const PROGRESS_MS = 250;
 
 /** What a hand-over takes, in times of what the reservation took: both write journals and ask. */
@@ -103,7 +106,7 @@ export class GuestSource {
       memory: plan.source,
       encoder: this.#encoder,
       lane,
-      watcher: { sent: (batch, sequence) => this.#noteSent(batch, sequence) },
+      onSent: (batch, sequence) => this.#noteSent(batch, sequence),
     });
     this.#handover = this.#makeHandover();
     const blocks = plan.move === undefined ? [] : plan.source.layout.blocks;
@@ -162,7 +165,7 @@ export class GuestSource {
   async #findFirst(): Promise<void> {
     const { source, move } = this.#plan;
     // From here on what is written is in the log: only then is it safe to look.
-    await this.#or(move?.dirtyLog.start());
+    await this.#hook('dirtyLog.start', () => move?.dirtyLog.start());
     this.#toSend = await this.#or(source.scanAllPopulated());
     this.#heldPages = await this.#or(
       this.#held.run(
@@ -198,7 +201,7 @@ export class GuestSource {
       if (decision.action === 'stop') {
         throw new PagelaneError('ERR_NOT_CONVERGING', `Gave up: ${outlook}`);
       }
-      await this.#or(move.throttle?.(throttlePercent));
+      await this.#hook('throttle', () => move.throttle?.(throttlePercent));
     }
   }
 
@@ -227,15 +230,15 @@ export class GuestSource {
     tally.phase = 'switchover';
     // The guest stands still: the first copy of everything counts.
     lane.isUrgent = true;
-    await this.#or(move.pause());
+    await this.#hook('pause', () => move.pause());
     // What the log finds now joins what was to be sent anyway.
     const last = await this.#collect(move);
     for (const [block, bitmap] of last.entries()) {
       bitmap.merge(this.#toSend[block]!);
       this.#choices[block]!.last(bitmap);
     }
-    const asking = async (): Promise<Uint8Array> => (await move.deviceState?.()) ?? NO_STATE;
-    const [sent, state] = await this.#or(Promise.all([this.#sendRound(last), asking()]));
+    const asking = this.#hook('deviceState', () => move.deviceState?.());
+    const [sent, state = NO_STATE] = await this.#or(Promise.all([this.#sendRound(last), asking]));
     move.source.checkIntact();
     this.#noteRound({ ...sent, dirtyPages: 0, throttlePercent: 0, outlook: 'paused' });
     const restAtMs = now();
@@ -341,7 +344,8 @@ export class GuestSource {
     const bitmaps = source.layout.blocks.map(
       (_, block) => new DirtyBitmap(source.pageCount(block)),
     );
-    await this.#or(dirtyLog.collect(bitmaps.map(({ words }) => words)));
+    const words = bitmaps.map((bitmap) => bitmap.words);
+    await this.#hook('dirtyLog.collect', () => dirtyLog.collect(words));
     return bitmaps;
   }
 
@@ -435,14 +439,34 @@ export class GuestSource {
 
   async #within<Value>(work: Promise<Value>, timeoutMs: number, what: string): Promise<Value> {
     const text = `Waited ${timeoutMs} ms for the destination ${what}`;
-    const timer = setTimeout(
-      () => this.#fault.reject(new PagelaneError('ERR_GUEST_TIMEOUT', text)),
-      timeoutMs,
-    );
+    const giveUp = (): void => {
+      this.#fault.reject(new PagelaneError('ERR_GUEST_TIMEOUT', text));
+    };
+    return this.#waitFor(`the destination ${what}`, work, { afterMs: timeoutMs, call: giveUp });
+  }
+
+  /** Calls a hook of the embedder's, and says so if it takes long: nobody else can end it. */
+  async #hook<Value>(name: string, call: () => Value | Promise<Value>): Promise<Value> {
+    const { tally } = this.#parts;
+    const text = `Waited ${HOOK_MS} ms for the hook "${name}" of the guest, and waits on`;
+    const say = (): void => tally.addFallback(text);
+    const work = (async () => call())();
+    return this.#waitFor(`the hook "${name}"`, work, { afterMs: HOOK_MS, call: say });
+  }
+
+  async #waitFor<Value>(
+    what: string,
+    work: Promise<Value>,
+    { afterMs, call }: { readonly afterMs: number; readonly call: () => void },
+  ): Promise<Value> {
+    const { tally } = this.#parts;
+    tally.waitsFor = what;
+    const timer = setTimeout(call, afterMs);
     try {
       return await this.#or(work);
     } finally {
       clearTimeout(timer);
+      if (tally.waitsFor === what) tally.waitsFor = undefined;
     }
   }
 

@@ -1,5 +1,5 @@
 import type { GuestPlace, Side } from '../errors.ts';
-import { Codec } from '../native.ts';
+import { Codec, Decoded } from '../native.ts';
 import type { RamLayout } from '../page/block.ts';
 import { memoryBytes } from '../page/block.ts';
 import type { BatchFacts } from '../page/encode.ts';
@@ -131,6 +131,19 @@ type PageFacts = Pick<
   BatchFacts,
   'pages' | 'zeroPages' | 'blankPages' | 'foreignPages' | 'fillPages' | 'samePages' | 'deltaPages'
 >;
+
+/** The pages of a batch that was decoded or applied: what `Decoded` says of it. */
+export function decodedPages(decoded: Int32Array): PageFacts {
+  return {
+    pages: decoded[Decoded.pages]!,
+    zeroPages: decoded[Decoded.zeroPages]!,
+    blankPages: 0,
+    foreignPages: 0,
+    fillPages: decoded[Decoded.fillPages]!,
+    samePages: decoded[Decoded.samePages]!,
+    deltaPages: decoded[Decoded.deltaPages]!,
+  };
+}
 
 /** Counts what passes one end of a migration. */
 export class Tally {

@@ -24,12 +24,6 @@ const WAITING_BYTES_MAX = 1024 * 1024;
 const PAGES_MIN = 128;
 const PAGES_MAX = 4096;
 
-/** What goes through a round as it is sent. */
-export interface RoundWatcher {
-  /** A batch was sent; `wireBytes` of it. */
-  sent(batch: EncodedBatch, sequence: number): void;
-}
-
 /** Pages by what they were, and what they took. */
 export interface SentRound {
   readonly pages: number;
@@ -50,7 +44,7 @@ export class RoundSender {
   readonly #memory: GuestMemory;
   readonly #encoder: BatchEncoder;
   readonly #lane: Lane;
-  readonly #watcher: RoundWatcher;
+  readonly #onSent: (batch: EncodedBatch, sequence: number) => void;
   #wake: () => void = () => {};
   #error: unknown;
   #inWork = 0;
@@ -61,12 +55,13 @@ export class RoundSender {
     readonly memory: GuestMemory;
     readonly encoder: BatchEncoder;
     readonly lane: Lane;
-    readonly watcher: RoundWatcher;
+    /** Hears of every batch that is with the lane. */
+    readonly onSent: (batch: EncodedBatch, sequence: number) => void;
   }) {
     this.#memory = parts.memory;
     this.#encoder = parts.encoder;
     this.#lane = parts.lane;
-    this.#watcher = parts.watcher;
+    this.#onSent = parts.onSent;
     this.#lane.onDrain = () => this.#wake();
   }
 
@@ -167,6 +162,6 @@ export class RoundSender {
         this.#wake();
       },
     });
-    this.#watcher.sent(batch, sequence);
+    this.#onSent(batch, sequence);
   }
 }

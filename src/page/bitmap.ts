@@ -136,15 +136,20 @@ export class DirtyBitmap {
     return native.findRuns(this.words, from, to, runs);
   }
 
-  /** All runs of pages that are set, ascending. What is cleared meanwhile may be among them. */
-  *runs(): Generator<PageRun, void, undefined> {
+  /**
+   * All runs of pages that are set, ascending, from `from` to below `to`: those that cross a limit
+   * are cut there. What is cleared meanwhile may be among them.
+   *
+   * @throws {RangeError} If there are no such pages.
+   */
+  *runs(from: number = 0, to: number = this.pageCount): Generator<PageRun, void, undefined> {
     const runs = new Float64Array(2 * RUNS_TOGETHER);
-    let from = 0;
+    let next = from;
     for (let found = RUNS_TOGETHER; found === RUNS_TOGETHER; ) {
-      found = this.findRuns(from, runs);
+      found = this.findRuns(next, runs, to);
       for (let run = 0; run < found; run++) {
         const [first, count] = [runs[2 * run]!, runs[2 * run + 1]!];
-        from = first + count;
+        next = first + count;
         yield { first, count };
       }
     }

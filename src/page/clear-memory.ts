@@ -1,12 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { HASH_SECRET_BYTES, native, PAGE_HASH_BYTES } from '../native.ts';
+import { HASH_SECRET_BYTES, PAGE_HASH_BYTES } from '../native.ts';
 import type { GuestMemory } from './memory.ts';
-import { hashOfZeros } from './memory-digest.ts';
-
-/* Chosen by us */
-
-/** Pages that are looked at in one go. */
-const PIECE_PAGES = 16_384;
+import { hashMemory, hashOfZeros } from './memory-digest.ts';
 
 /**
  * Makes memory read as zeros: what a guest begins with that knows nothing of its pages. Pages that
@@ -19,20 +14,12 @@ const PIECE_PAGES = 16_384;
 export async function clearMemory(memory: GuestMemory): Promise<void> {
   const secret = randomBytes(HASH_SECRET_BYTES);
   const zero = Buffer.from((await hashOfZeros(memory, secret)).buffer);
-  const hashes = Buffer.alloc(PIECE_PAGES * PAGE_HASH_BYTES);
-  for (const [block, bitmap] of (await memory.scanAllPopulated()).entries()) {
-    const { words, pageCount } = bitmap;
-    for (let from = 0; from < pageCount; from += PIECE_PAGES) {
-      const end = Math.min(pageCount, from + PIECE_PAGES);
-      if (bitmap.count(from, end) === 0) continue;
-      const piece = hashes.subarray(0, (end - from) * PAGE_HASH_BYTES);
-      await native.hashPages(memory.native, block, words, from, end, secret, piece);
-      for (let page = from; page < end; page++) {
-        const at = (page - from) * PAGE_HASH_BYTES;
-        const isZero = zero.compare(piece, at, at + PAGE_HASH_BYTES) === 0;
-        if (isZero) bitmap.clear(page);
-      }
+  for await (const { block, bitmap, from, end, hashes } of hashMemory(memory, secret)) {
+    if (bitmap.count(from, end) === 0) continue;
+    for (let page = from; page < end; page++) {
+      const at = (page - from) * PAGE_HASH_BYTES;
+      if (zero.compare(hashes, at, at + PAGE_HASH_BYTES) === 0) bitmap.clear(page);
     }
-    for (const { first, count } of bitmap.runs()) memory.punch(block, first, count);
+    for (const { first, count } of bitmap.runs(from, end)) memory.punch(block, first, count);
   }
 }

@@ -22,7 +22,7 @@ import { openStoreIndex } from './store.ts';
  * From sealed batches to messages, in the addon's threads
  *
  *   1. seal      the reader leaves header, map and literals in a slot
- *   2. choose    a codec, by who waits for whom
+ *   2. choose    a codec, by what arrives
  *   3. encode    what the store has becomes references; checksum, compression: in a worker
  *   4. send      the message stays in its slot until it is acked; then the slot is free again
  *   5. ack       what all batches up to there have kept may be referred to

@@ -1,10 +1,21 @@
 import { HASH_SECRET_BYTES, native, PAGE_HASH_BYTES } from '../native.ts';
+import type { DirtyBitmap } from './bitmap.ts';
 import type { GuestMemory } from './memory.ts';
 
 /* Chosen by us */
 
 /** Pages that are hashed at once. */
 const PIECE_PAGES = 16_384;
+
+/** Hashes of a block's pages from `from` to below `end`; zeros for those that take up no room. */
+interface HashedPages {
+  readonly block: number;
+  readonly bitmap: DirtyBitmap;
+  readonly from: number;
+  readonly end: number;
+  /** Overwritten when the next are asked for. */
+  readonly hashes: Uint8Array;
+}
 
 /**
  * Sums up guest memory: equal for equal memory, whether or not its zeros take up room. It is no
@@ -14,21 +25,30 @@ const PIECE_PAGES = 16_384;
  */
 export async function digestMemory(memory: GuestMemory): Promise<bigint> {
   const secret = new Uint8Array(new ArrayBuffer(HASH_SECRET_BYTES)).fill(0x5a);
-  const hashes = new Uint8Array(new ArrayBuffer(PIECE_PAGES * PAGE_HASH_BYTES));
   let digest = 0n;
   const zero = await hashOfZeros(memory, secret);
-  for (const [block, bitmap] of (await memory.scanAllPopulated()).entries()) {
-    const pages = bitmap.pageCount;
-    for (let from = 0; from < pages; from += PIECE_PAGES) {
-      const end = Math.min(pages, from + PIECE_PAGES);
-      const { words } = bitmap;
-      await native.hashPages(memory.native, block, words, from, end, secret, hashes);
-      const piece = hashes.subarray(0, (end - from) * PAGE_HASH_BYTES);
-      forgetZeros(piece, zero);
-      digest = native.hash64(piece, digest);
-    }
+  for await (const { hashes } of hashMemory(memory, secret)) {
+    forgetZeros(hashes, zero);
+    digest = native.hash64(hashes, digest);
   }
   return digest;
+}
+
+/** Hashes all pages that take up room, block after block. Nothing may write to them meanwhile. */
+export async function* hashMemory(
+  memory: GuestMemory,
+  secret: Uint8Array,
+): AsyncGenerator<HashedPages> {
+  const room = new Uint8Array(new ArrayBuffer(PIECE_PAGES * PAGE_HASH_BYTES));
+  for (const [block, bitmap] of (await memory.scanAllPopulated()).entries()) {
+    const { words, pageCount } = bitmap;
+    for (let from = 0; from < pageCount; from += PIECE_PAGES) {
+      const end = Math.min(pageCount, from + PIECE_PAGES);
+      const hashes = room.subarray(0, (end - from) * PAGE_HASH_BYTES);
+      await native.hashPages(memory.native, block, words, from, end, secret, hashes);
+      yield { block, bitmap, from, end, hashes };
+    }
+  }
 }
 
 /** Gives pages of zeros the hash that pages have which take up no room. */
