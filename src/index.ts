@@ -91,6 +91,8 @@ export {
 export { SourceHandover, type SourceHooks } from './migration/handover-source.ts';
 export { FileJournal, type Journal, newMigrationId } from './migration/journal.ts';
 export { migrateToNull } from './migration/null-peer.ts';
+export type { GatherSettings } from './migration/page-gatherer.ts';
+export type { StageOptions } from './migration/page-stager.ts';
 export type {
   CodecBytes,
   MigrationResult,
@@ -141,7 +143,10 @@ export type { ConnectOptions } from './session/connect.ts';
 export type { SessionEvent } from './session/events.ts';
 export type { ListenOptions } from './session/listener.ts';
 export type { SessionOptions } from './session/options.ts';
-export { type IntermediaryAddress, parseIntermediary } from './staging/address.ts';
+export {
+  type IntermediaryAddress,
+  parseIntermediary,
+} from './staging/address.ts';
 export { ExtentSeal, type StagingScope } from './staging/extent.ts';
 export { Gather, type GatherFacts, type GatherOptions, type GonePages } from './staging/gather.ts';
 export {

@@ -211,6 +211,11 @@ export interface RamCutter {
    * is sent. At most 1 MiB is held. A record of QEMU's own encoding ends it for good.
    */
   setHolding(mayHold: boolean): void;
+  /**
+   * Bounds how far a batch may reach from its next page on: to `pages` pages of one block,
+   * ascending, `span` from the first to the last. With 0 pages it takes as many as it has room for.
+   */
+  setReach(pages: number, span: number): void;
   /** Pages that are held. */
   heldPages(): number;
   /**

@@ -16,7 +16,7 @@ const ALLOWED: Record<string, readonly string[]> = {
   path: ['root', 'frame'],
   session: ['root', 'frame', 'path'],
   staging: ['root', 'page', 'path/pacing'],
-  migration: ['root', 'frame', 'page', 'stream', 'path', 'session'],
+  migration: ['root', 'frame', 'page', 'stream', 'path', 'session', 'staging'],
   control: ['root', 'path', 'session', 'migration'],
   cli: ['index'],
 };

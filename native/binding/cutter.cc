@@ -12,6 +12,8 @@ namespace pagelane::binding {
 
 namespace {
 
+constexpr std::int64_t kReachMax = std::int64_t{1} << 32;
+
 void ThrowState(napi_env env, const char* message) noexcept {
   ThrowError(env, "ERR_CUTTER_STATE", message);
 }
@@ -32,6 +34,7 @@ Napi::Function RamCutter::Define(napi_env env) {
                          InstanceMethod<&RamCutter::BeginEpoch>("beginEpoch"),
                          InstanceMethod<&RamCutter::TakeHeld>("takeHeld"),
                          InstanceMethod<&RamCutter::SetHolding>("setHolding"),
+                         InstanceMethod<&RamCutter::SetReach>("setReach"),
                          InstanceMethod<&RamCutter::HeldPages>("heldPages"),
                          InstanceMethod<&RamCutter::Release>("release"),
                          InstanceMethod<&RamCutter::IsInsideRecord>("isInsideRecord"),
@@ -199,6 +202,16 @@ Napi::Value RamCutter::SetHolding(const Napi::CallbackInfo& info) {
   const bool may_hold = arguments.Boolean(0, "mayHold");
   if (!arguments.is_wrong()) {
     cutter_->SetHolding(may_hold);
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value RamCutter::SetReach(const Napi::CallbackInfo& info) {
+  Arguments arguments(info, "set reach");
+  const std::int64_t pages = arguments.Integer(0, "pages", 0, kReachMax);
+  const std::int64_t span = arguments.Integer(1, "span", 1, kReachMax);
+  if (!arguments.is_wrong()) {
+    cutter_->SetReach(static_cast<std::uint64_t>(pages), static_cast<std::uint64_t>(span));
   }
   return info.Env().Undefined();
 }

@@ -28,6 +28,7 @@ class RamCutter : public Napi::ObjectWrap<RamCutter> {
   Napi::Value BeginEpoch(const Napi::CallbackInfo& info);
   Napi::Value TakeHeld(const Napi::CallbackInfo& info);
   Napi::Value SetHolding(const Napi::CallbackInfo& info);
+  Napi::Value SetReach(const Napi::CallbackInfo& info);
   Napi::Value HeldPages(const Napi::CallbackInfo& info);
   Napi::Value Release(const Napi::CallbackInfo& info);
   Napi::Value IsInsideRecord(const Napi::CallbackInfo& info);

@@ -264,12 +264,27 @@ CutStop RamCutter::Take(const Record& record, const std::uint8_t* bytes) noexcep
       return stop;
     }
   }
+  if (!IsWithinReach(record)) {
+    return CutStop::kBatchFull;
+  }
+  const bool begins = builder_.page_count() == 0;
   const bool names_again = record.names_block && record.block == last_block_;
   const CutStop stop = TakeBody(record, names_again, body);
   if (stop == CutStop::kInput) {
     last_block_ = record.block;
+    last_page_ = record.page;
+    first_page_ = begins ? record.page : first_page_;
   }
   return stop;
+}
+
+bool RamCutter::IsWithinReach(const Record& record) const noexcept {
+  const std::uint64_t pages = builder_.page_count();
+  if (reach_pages_ == 0 || pages == 0) {
+    return true;
+  }
+  return pages < reach_pages_ && record.block == last_block_ && record.page > last_page_ &&
+         record.page - first_page_ < reach_span_;
 }
 
 /// Whether a page with contents is held instead of taken.

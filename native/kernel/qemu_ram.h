@@ -58,6 +58,12 @@ class RamCutter {
   /// Whether pages that keep changing may be held from now on. What is held stays so.
   void SetHolding(bool may_hold) noexcept { may_hold_ = may_hold && !has_foreign_; }
   std::size_t held_page_count() const noexcept { return held_pages_.count(); }
+  /// How far a batch may reach from its next page on: `pages` of one block, ascending, `span` from
+  /// the first to the last. 0 `pages` for as far as it has room.
+  void SetReach(std::uint64_t pages, std::uint64_t span) noexcept {
+    reach_pages_ = pages;
+    reach_span_ = span;
+  }
   /// Puts the pages that are held into the batch. Needs a slot; stops as `Cut` does.
   CutStop Release() noexcept;
 
@@ -95,6 +101,7 @@ class RamCutter {
                  std::size_t* needed_bytes) const noexcept;
   Read ReadBody(const std::uint8_t* bytes, std::size_t byte_count, Record* record,
                 std::size_t* needed_bytes) const noexcept;
+  bool IsWithinReach(const Record& record) const noexcept;
   bool Holds(std::uint16_t block, std::uint64_t page, const std::uint8_t* body) noexcept;
   CutStop TakeBody(const Record& record, bool names_again, const std::uint8_t* body) noexcept;
   CutStop TakePage(std::uint16_t block, std::uint64_t page, bool names_again,
@@ -114,6 +121,10 @@ class RamCutter {
   bool may_hold_ = false;
   bool has_foreign_ = false;
   BatchBuilder builder_;
+  std::uint64_t reach_pages_ = 0;
+  std::uint64_t reach_span_ = 0;
+  std::uint64_t first_page_ = 0;  // of the batch, if it has one
+  std::uint64_t last_page_ = 0;
   std::int32_t last_block_ = -1;
   bool is_inside_section_ = false;
   std::unique_ptr<std::uint8_t[]> held_;

@@ -24,6 +24,8 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_QEMU_CLOSED$/, "look at the destination QEMU's own log: it says why it gave up"],
   [/^ERR_QEMU_/, QEMU],
   [/^ERR_STREAM_TRUNCATED$/, 'the source QEMU cancelled, failed or died: ask it (query-migrate)'],
+  [/^ERR_STREAM_POSTCOPY$/, 'go without --stage, or give the guest memory without huge pages'],
+  [/^ERR_STREAM_REQUEST$/, 'give QEMU the same machine and RAM blocks at both ends'],
   [/^ERR_STREAM_/, STREAM],
   [
     /^ERR_BATCH_(REFERENCE|NUMBER)$/,

@@ -1,8 +1,8 @@
 import {
+  type AcceptOptions,
   type ControlServer,
   type DestinationStream,
   listen,
-  type MappedMemory,
   type MigrationListener,
   type MigrationResult,
   type MigrationSession,
@@ -27,6 +27,7 @@ import {
 } from './options.ts';
 import { exitCodeOf, forcedExitCode, print, Reporter } from './report.ts';
 import { dataStream, formatListening, sessionOptions, warnInsecure } from './send.ts';
+import { readGather, STAGE_FLAGS } from './stage.ts';
 
 const FLAGS: Flags = {
   listen: {
@@ -45,6 +46,7 @@ const FLAGS: Flags = {
     value: 'BLOCK=FILE',
     help: 'for --verify: RAM block, and the file that a QEMU started with -S maps for it, share=on',
   },
+  ...STAGE_FLAGS,
   ...COMMON_FLAGS,
 };
 
@@ -69,6 +71,7 @@ export async function receive(args: readonly string[]): Promise<number> {
   const place = readFlag('listen', text, parseHostPort);
   const common = readCommon(values);
   const verify = readVerify(values);
+  const gather = readGather(values);
   const reporter = new Reporter({ ...common, stdout: dataStream(common), stderr: process.stderr });
   let migration: DestinationStream | undefined;
   const signal = interruptSignal({
@@ -84,7 +87,7 @@ export async function receive(args: readonly string[]): Promise<number> {
     listener = await listen(options);
     listener.onRefused = (error) => reporter.say(`turned a connection away: ${error.message}`);
     reporter.say(`listening on ${formatListening(listener)}`);
-    const first = await firstMigration(listener, { ...common, verify }, reporter, signal);
+    const first = await firstMigration(listener, { ...common, verify, gather }, reporter, signal);
     migration = first.migration;
     const { name } = migration;
     first.session.setMaxBandwidth(common.maxBytesPerSecond);
@@ -103,7 +106,7 @@ export async function receive(args: readonly string[]): Promise<number> {
 /** The first session that begins a migration; those that end before that did no harm. */
 async function firstMigration(
   listener: MigrationListener,
-  common: CommonOptions & { readonly verify: readonly MappedMemory[] },
+  common: CommonOptions & Required<Pick<AcceptOptions, 'verify' | 'gather'>>,
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<{ session: MigrationSession; migration: DestinationStream }> {
@@ -119,9 +122,14 @@ async function firstMigration(
       throw new PagelaneError('ERR_PATH_TIMEOUT', text);
     }
     try {
-      const { storeBytes, verify } = common;
+      const { storeBytes, verify, gather } = common;
       const kept = storeBytes !== undefined && { storeBytes };
-      const migration = await session.acceptMigration({ ...kept, verify, signal: either });
+      const migration = await session.acceptMigration({
+        ...kept,
+        verify,
+        gather,
+        signal: either,
+      });
       return { session, migration };
     } catch (error) {
       reporter.warn(`a session ended before its migration began: ${messageOf(error)}`);

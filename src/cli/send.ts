@@ -17,6 +17,7 @@ import {
   QemuListener,
   type SessionOptions,
   type SourceStream,
+  type StageOptions,
   type ThreadOptions,
 } from '../index.ts';
 import { startControl } from './control.ts';
@@ -35,6 +36,7 @@ import {
   type Values,
 } from './options.ts';
 import { exitCodeOf, forcedExitCode, print, Reporter } from './report.ts';
+import { closeStage, openStage, PARITY_FLAG, STAGE_FLAGS } from './stage.ts';
 
 const FLAGS: Flags = {
   to: {
@@ -54,6 +56,8 @@ const FLAGS: Flags = {
     help: 'compression; auto follows the links',
   },
   name: { type: 'string', value: 'NAME', help: 'name of the virtual machine, for reports' },
+  ...STAGE_FLAGS,
+  ...PARITY_FLAG,
   ...COMMON_FLAGS,
 };
 
@@ -62,6 +66,7 @@ const EXAMPLES = [
   'pagelane send --to dst:7700 --key k --qemu unix:/run/vm1.mig      then, in QEMU: migrate unix:/run/vm1.mig',
   'migrate "exec:pagelane send --to dst:7700 --key /etc/pagelane/key"        in QEMU',
   'pagelane send --to dst:7700 --key k --cpu-set 0-3,8 --priority 10 --qemu unix:/run/vm1.mig',
+  'pagelane send --to dst:7700 --key k --stage redis://r1,redis://r2,redis://r3 --parity 1 --qemu unix:/run/vm1.mig',
   'pagelane send --path 10.1.0.1@10.1.0.2:7700 --path 10.2.0.1@10.2.0.2:7700 --key k --qemu unix:/run/vm1.mig',
 ];
 
@@ -87,9 +92,11 @@ export async function send(args: readonly string[]): Promise<number> {
   let session: MigrationSession | undefined;
   let events: Promise<void> | undefined;
   let control: ControlServer | undefined;
+  let stage: StageOptions | undefined;
   try {
     const security = readSecurity(values);
     if (security.kind === 'none') warnInsecure(reporter);
+    stage = await openStage(values);
     if (common.qemu.kind !== 'stdio') listener = await QemuListener.listen(common.qemu);
     session = await connect({ ...sessionOptions(common), security, ...paths, signal });
     session.setMaxBandwidth(common.maxBytesPerSecond);
@@ -97,7 +104,8 @@ export async function send(args: readonly string[]): Promise<number> {
     const name = values.text('name') ?? '';
     const { storeBytes } = common;
     const kept = storeBytes !== undefined && { storeBytes };
-    migration = session.openMigration({ name, codec, ...kept, signal });
+    const staged = stage !== undefined && { stage };
+    migration = session.openMigration({ name, codec, ...kept, ...staged, signal });
     control = await startControl(session, migration, { name, side: 'source', reporter });
     const channel = await openChannel(listener, migration, common, reporter, signal);
     const result = await run(migration, channel, session, reporter);
@@ -115,6 +123,7 @@ export async function send(args: readonly string[]): Promise<number> {
   } finally {
     await control?.close();
     listener?.close();
+    await closeStage(stage?.intermediaries);
   }
 }
 

@@ -7,6 +7,7 @@ import {
 } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { Codec } from '../native.ts';
+import type { RamLayout } from '../page/block.ts';
 import { BatchDecoder, DECODED_MAX, type DecodedBatch } from '../page/decode.ts';
 import {
   LoadedMemory,
@@ -19,10 +20,13 @@ import type { IncomingMessage } from '../session/lane.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
 import { describeUnknown } from '../stream/item.ts';
 import * as message from '../stream/message.ts';
-import { ReturnPathWatcher } from '../stream/return-path.ts';
+import { ReturnPathWatcher, ReturnType } from '../stream/return-path.ts';
 import type { BytesPlace } from '../stream/sink.ts';
 import { StreamWriter } from '../stream/writer.ts';
+import { DestinationStage } from './destination-stage.ts';
+import type { GatherSettings } from './page-gatherer.ts';
 import { decodedPages, type MigrationResult } from './progress.ts';
+import { decodeEntriesMessage, decodeStage } from './stage-message.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
 
 /*
@@ -49,6 +53,7 @@ export interface DestinationParts {
   readonly storeBytes: number;
   /** Memory that is verified before the source hears of QEMU's success. */
   readonly verify: readonly MappedMemory[];
+  readonly gather: GatherSettings;
 }
 
 interface Item {
@@ -65,10 +70,11 @@ export class DestinationStream extends MigrationStream {
   readonly name: string;
   readonly #writer = new StreamWriter();
   readonly #digest = new message.Digest();
-  readonly #returnPath = new ReturnPathWatcher();
+  readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#hearQemu(type, bytes));
   readonly #items: Item[] = [];
   readonly #storeBytes: number;
   readonly #threads: number;
+  #layout: RamLayout | undefined;
   #decoder: BatchDecoder | undefined;
   /** Batches in work, or decoded and not yet written. */
   #decodedCount = 0;
@@ -86,9 +92,14 @@ export class DestinationStream extends MigrationStream {
   /** QEMU's success, until memory is verified. */
   #heldBack: Uint8Array[] = [];
   #loadTimer: NodeJS.Timeout | undefined;
+  readonly #stage: DestinationStage;
+  #isStaged = false;
+  /** What follows all pages of a post-copy, while they are gathered. */
+  readonly #afterPages: Item[] = [];
 
-  constructor(parts: StreamParts, { name, storeBytes, verify }: DestinationParts) {
+  constructor(parts: StreamParts, { name, storeBytes, verify, gather }: DestinationParts) {
     super(parts);
+    this.#stage = this.#makeStage(gather);
     this.#toVerify = verify;
     this.#threads = parts.threads.threads;
     this.name = name;
@@ -143,11 +154,17 @@ export class DestinationStream extends MigrationStream {
       case message.MessageKind.Pages:
         this.#takeContent(incoming, kind);
         return;
+      case message.MessageKind.Stage:
+        this.#stage.open(decodeStage(payload), this.#layout);
+        this.#isStaged = true;
+        incoming.release();
+        return;
+      case message.MessageKind.Entries:
+        this.#putMark(incoming, kind);
+        return;
       case message.MessageKind.End:
         this.#sent = message.decodeEnd(payload);
-        incoming.release();
-        this.tally.waitsFor = 'QEMU to load the last state';
-        this.#finishIfDone();
+        this.#putMark(incoming, kind);
         return;
       default:
         throw new ProtocolError('ERR_MESSAGE', `Source sent a message of kind ${kind}`, {
@@ -166,6 +183,7 @@ export class DestinationStream extends MigrationStream {
     const hashes = this.#memory && { hashes: this.#memory.hashes };
     this.#decoder = new BatchDecoder(layout, storeSlots(layout, this.#storeBytes), hashes);
     this.#writer.setLayout(layout);
+    this.#layout = layout;
     this.tally.setLayout(layout);
   }
 
@@ -179,10 +197,49 @@ export class DestinationStream extends MigrationStream {
     const bytes = isBytes ? message.decodeBytes(incoming.payload) : undefined;
     if (bytes?.place.isVerbatim === true && this.#toVerify.length > 0) this.#meetVerbatim(bytes);
     this.#digest.add(incoming.payload, 0, incoming.sequence);
-    this.#items.push({ incoming, kind, bytes, isStarted: isBytes, batch: undefined });
     this.#unwritten++;
+    this.#put({ incoming, kind, bytes, isStarted: isBytes, batch: undefined });
+  }
+
+  /** Queues what has nothing for QEMU, but its place among what has. */
+  #putMark(incoming: IncomingMessage, kind: number): void {
+    this.#put({ incoming, kind, bytes: undefined, isStarted: true, batch: undefined });
+  }
+
+  #put(item: Item): void {
+    this.#items.push(item);
     this.#decodeNext();
     this.#writeReady();
+  }
+
+  /** All entries came, and all else: what follows the pages of a post-copy is kept until then. */
+  #takeEnd(incoming: IncomingMessage): void {
+    incoming.release();
+    this.tally.waitsFor = 'QEMU to load the last state';
+    if (this.#stage.hasSwitched) this.#stage.complete();
+    else this.#finishIfDone();
+  }
+
+  #makeStage(settings: GatherSettings): DestinationStage {
+    return new DestinationStage(settings, {
+      tally: this.tally,
+      send: (encoded) => this.lane.send({ ...encoded, isOrdered: true }),
+      write: (batch) => this.#writeGathered(batch),
+      relay: (bytes) => this.#relay(bytes),
+      digest: () => this.#digest.value,
+      fail: (error) => this.#fail(asPagelaneError(error)),
+      gathered: () => {
+        this.tally.waitsFor = 'QEMU to load the last state';
+        for (const each of this.#afterPages.splice(0)) this.#writeBytes(each.incoming, each.bytes!);
+      },
+    });
+  }
+
+  async #writeGathered({ output, decoded }: DecodedBatch): Promise<void> {
+    if (this.isSettled) throw new PagelaneError('ERR_DESTROYED', 'Migration is over');
+    const bytes = this.#writer.batch(output, decoded, 0);
+    this.tally.streamBytes += bytes.length;
+    await new Promise<void>((resolve) => this.giveLocal(bytes, resolve));
   }
 
   /** Pages may come in these bytes: what was decoded is then no longer what the guest has. */
@@ -227,11 +284,21 @@ export class DestinationStream extends MigrationStream {
   #writeReady(): void {
     if (!this.#hasOutput()) return;
     for (let item = this.#items[0]; item !== undefined && !this.isSettled; item = this.#items[0]) {
-      if (item.bytes !== undefined) this.#writeBytes(item.incoming, item.bytes);
+      if (item.kind === message.MessageKind.Entries) this.#takeEntries(item.incoming);
+      else if (item.kind === message.MessageKind.End) this.#takeEnd(item.incoming);
+      else if (item.bytes !== undefined && this.#followsPages(item.bytes.place)) {
+        this.#afterPages.push(item);
+      } else if (item.bytes !== undefined) this.#writeBytes(item.incoming, item.bytes);
       else if (item.batch !== undefined) this.#writeBatch(item.incoming, item.batch);
       else return;
       this.#items.shift();
     }
+  }
+
+  /** Whether bytes of a post-copy belong behind all its pages: RAM's END, and what comes then. */
+  #followsPages({ isInsideBefore, isInsideAfter }: BytesPlace): boolean {
+    if (!this.#stage.hasSwitched) return false;
+    return this.#afterPages.length > 0 || (!isInsideBefore && isInsideAfter);
   }
 
   /**
@@ -275,7 +342,8 @@ export class DestinationStream extends MigrationStream {
   ): void {
     const before = this.#writer.beforeBytes(place);
     const endsMemory = place.isInsideBefore && !place.isInsideAfter;
-    if (endsMemory || place.isVerbatim) this.tally.phase = 'switchover';
+    const isPostcopy = this.tally.phase === 'postcopy';
+    if ((endsMemory || place.isVerbatim) && !isPostcopy) this.tally.phase = 'switchover';
     if (before.length > 0) this.giveLocal(before, () => {});
     this.tally.streamBytes += before.length + data.length;
     this.giveLocal(data, () => {
@@ -300,6 +368,16 @@ export class DestinationStream extends MigrationStream {
     this.#finishIfDone();
   }
 
+  #takeEntries(incoming: IncomingMessage): void {
+    this.#stage.accept(decodeEntriesMessage(incoming.payload));
+    incoming.release();
+  }
+
+  #hearQemu(type: number, bytes: Uint8Array): void {
+    const isSuccess = type === ReturnType.Shut && this.#returnPath.shutStatus === 0;
+    if (this.#isStaged) this.#stage.hear(type, bytes, isSuccess);
+  }
+
   /** QEMU's return path: relayed as it comes, but for success before memory is verified. */
   protected override takeLocal(bytes: Uint8Array, done: () => void): void {
     if (this.isSettled) {
@@ -314,7 +392,11 @@ export class DestinationStream extends MigrationStream {
     } else if (this.#toVerify.length > 0 && this.#returnPath.isLost) {
       const text = 'Cannot verify memory: the return path of QEMU is not understood';
       this.#fail(new PagelaneError('ERR_VERIFY_MEMORY', text));
-    } else this.#relay(bytes);
+    } else if (!this.#isStaged) this.#relay(bytes);
+    else if (this.#returnPath.isLost) {
+      const text = 'Cannot gather: the return path of QEMU is not understood';
+      this.#stage.fail(new PagelaneError('ERR_STREAM_REQUEST', text));
+    } else this.#finishIfDone();
     done();
   }
 
@@ -423,12 +505,13 @@ export class DestinationStream extends MigrationStream {
   }
 
   #sendApplied(applied: message.AppliedMessage): void {
+    if (!this.#stage.needsSource) return;
     const encoded = message.encodeApplied(applied, HEADER_BYTES);
     this.lane.send({ ...encoded, isOrdered: true, isLast: true });
   }
 
   #sessionEnded(error: PagelaneError | undefined): void {
-    if (this.isSettled) return;
+    if (this.isSettled || !this.#stage.needsSource) return;
     if (this.#shutStatus === 0) {
       this.tally.addFallback('the session ended before the last digest could be compared');
       this.giveLocalEnd();
@@ -443,6 +526,8 @@ export class DestinationStream extends MigrationStream {
   #guestIfFailed(error?: PagelaneError): GuestPlace {
     // The source says so: here a post-copy is only bytes.
     if (error?.code === 'ERR_POSTCOPY_PAUSED') return 'destination';
+    // It ran here: the source must not start it again.
+    if (this.tally.phase === 'postcopy') return 'unknown';
     const { shutStatus } = this.#returnPath;
     // QEMU has it all, but was started with -S, and the source has not heard of its success.
     if (this.#isVerifying && this.#toVerify.length > 0) return 'source';
@@ -481,6 +566,7 @@ export class DestinationStream extends MigrationStream {
   #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#loadTimer);
     this.#memory?.close();
+    void this.#stage[Symbol.asyncDispose]();
     this.settle({
       side: 'destination',
       name: this.name,

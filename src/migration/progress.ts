@@ -2,8 +2,19 @@ import type { GuestPlace, Side } from '../errors.ts';
 import { Codec, Decoded } from '../native.ts';
 import type { RamLayout } from '../page/block.ts';
 import { memoryBytes } from '../page/block.ts';
-import type { BatchFacts } from '../page/encode.ts';
+import type { BatchFacts, EncodedBatch } from '../page/encode.ts';
 import type { VerifiedFacts } from '../page/loaded-memory.ts';
+import type { GatherFacts } from '../staging/gather.ts';
+
+/** What was staged of a post-copy. */
+export interface StagedFacts {
+  readonly extents: number;
+  readonly extentBytes: number;
+  readonly parityBytes: number;
+  /** Milliseconds from the stream's beginning until the source was free. */
+  readonly evictionMs: number | undefined;
+  readonly lostIntermediaries: readonly string[];
+}
 
 /** What a migration is doing. In this order; a phase may be skipped, none comes back. */
 export type Phase = 'setup' | 'precopy' | 'switchover' | 'postcopy' | 'done';
@@ -109,6 +120,10 @@ export interface MigrationResult {
   };
   /** At a destination that was asked to verify memory, once it has. */
   readonly verified?: VerifiedFacts;
+  /** At a source that staged its pages. */
+  readonly staged?: StagedFacts;
+  /** At a destination that gathered them. */
+  readonly gathered?: GatherFacts;
   readonly effective: Readonly<Record<string, unknown>>;
   /** What was not done as asked, or not as well as could be, and why. */
   readonly fallbacks: readonly string[];
@@ -126,6 +141,8 @@ export function sumOf(pages: Readonly<PageCounts>): number {
   const { zero, fill, raw, same, delta, foreign } = pages;
   return zero + fill + raw + same + delta + foreign;
 }
+
+type SentBatch = Pick<EncodedBatch, 'facts' | 'codec' | 'start' | 'end'>;
 
 type PageFacts = Pick<
   BatchFacts,
@@ -160,6 +177,8 @@ export class Tally {
   readonly fallbacks: string[] = [];
   waitsFor: string | undefined;
   verified: VerifiedFacts | undefined;
+  staged: StagedFacts | undefined;
+  gathered: GatherFacts | undefined;
   #pageBits = 12;
   #pagesBeforeRound = 0;
   readonly #cpuAtStart = process.cpuUsage();
@@ -202,6 +221,12 @@ export class Tally {
   get savedBytes(): number {
     const { same, delta } = this.pages;
     return Math.max(0, (same + delta) * 2 ** this.#pageBits - this.#deltaBytes);
+  }
+
+  /** Counts a batch that was sent. */
+  note({ facts, codec, start, end }: SentBatch): void {
+    this.addPages(facts);
+    this.addCodec(codec, facts.literalBytes, end - start);
   }
 
   addCodec(codec: Codec, pageBytes: number, wireBytes: number): void {

@@ -96,6 +96,8 @@ export function resultOf(end: MigrationEnd, parts: ResultParts): MigrationResult
       equal: sent === undefined || applied === undefined ? undefined : sent === applied,
     },
     ...(tally.verified && { verified: tally.verified }),
+    ...(tally.staged && { staged: tally.staged }),
+    ...(tally.gathered && { gathered: tally.gathered }),
     effective: { ...end.effective, ...threads },
     fallbacks: [...tally.fallbacks],
     ...(end.error && { error: { code: end.error.code, message: end.error.message, phase } }),

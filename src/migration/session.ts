@@ -18,6 +18,7 @@ import { IncomingQuestion } from './guest-recovery.ts';
 import type { GuestResult } from './guest-result.ts';
 import { checkMove, GuestSource } from './guest-source.ts';
 import { decodeHandover, isHandoverKind } from './handover-message.ts';
+import type { GatherSettings } from './page-gatherer.ts';
 import { Tally } from './progress.ts';
 import { type SourceOptions, SourceStream } from './source.ts';
 import type { StreamParts } from './stream.ts';
@@ -40,6 +41,8 @@ export interface AcceptOptions {
    * @default none
    */
   readonly verify?: readonly MappedMemory[];
+  /** How pages are gathered that the source has staged. */
+  readonly gather?: GatherSettings;
 }
 
 /** Paths and lanes between two hosts, and the migrations on them. */
@@ -78,7 +81,7 @@ export class MigrationSession {
    * @throws The signal's reason, or what ended the session.
    */
   async acceptMigration(options: AcceptOptions = {}): Promise<DestinationStream> {
-    const { signal, storeBytes, verify = [] } = options;
+    const { signal, storeBytes, verify = [], gather = {} } = options;
     const lane = await this.#session.acceptLane({ ...(signal && { signal }) });
     const first = await this.#nextMessage(lane);
     if (first.payload[0] !== MessageKind.Open) {
@@ -86,7 +89,7 @@ export class MigrationSession {
     }
     const { name } = decodeOpen(first.payload);
     first.release();
-    const parts = { name, storeBytes: storeBytes ?? defaultStoreBytes(), verify };
+    const parts = { name, storeBytes: storeBytes ?? defaultStoreBytes(), verify, gather };
     return new DestinationStream(this.#parts(lane), parts);
   }
 

@@ -7,10 +7,13 @@ import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import * as message from '../stream/message.ts';
 import { StreamReader } from '../stream/reader.ts';
-import { ReturnPathWatcher } from '../stream/return-path.ts';
+import { ReturnPathWatcher, ReturnType } from '../stream/return-path.ts';
 import type { BytesPlace, StreamSink } from '../stream/sink.ts';
 import { TailWatcher } from '../stream/tail.ts';
+import type { StageOptions } from './page-stager.ts';
 import type { MigrationResult } from './progress.ts';
+import { SourceStage } from './source-stage.ts';
+import { decodeStaged } from './stage-message.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
 
 /*
@@ -49,6 +52,11 @@ export interface SourceOptions {
    * limit holds too. @default a quarter of the memory that is free
    */
   readonly storeBytes?: number;
+  /**
+   * Has the pages of a post-copy go by way of intermediaries: the source QEMU is free as soon as
+   * they hold all of them. @default straight to the destination
+   */
+  readonly stage?: StageOptions;
   /** Cancels the migration. Honoured until switchover begins; then the guest is at the source. */
   readonly signal?: AbortSignal;
 }
@@ -74,13 +82,15 @@ export class SourceStream extends MigrationStream {
   #peerStoreBytes: number | undefined;
   #layout: RamLayout | undefined;
   readonly #digest = new message.Digest();
-  readonly #returnPath = new ReturnPathWatcher();
+  readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#stage?.hear(type, bytes));
   readonly #tail = new TailWatcher();
+  readonly #stage: SourceStage | undefined;
   readonly #outbox: Outgoing[] = [];
   #nextStartsEpoch = false;
   /** The next pages are those of RAM's END section: QEMU's last pass over what is dirty. */
   #nextStartsLastRound = false;
   #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
+  #startedAtMs: number | undefined;
   #lastInputMs = 0;
   #flushTimer: NodeJS.Timeout | undefined;
   #hasLocalEnded = false;
@@ -99,7 +109,10 @@ export class SourceStream extends MigrationStream {
       threads: parts.threads.threads,
       now: parts.now,
     });
-    this.#reader = new StreamReader(this.#makeSink());
+    if (options.stage !== undefined) this.#stage = this.#makeStage(options.stage);
+    this.#reader = new StreamReader(this.#makeSink(), {
+      readsPostcopy: options.stage !== undefined,
+    });
     this.lane.onDrain = () => {
       this.#sendReady();
       this.#feed();
@@ -117,6 +130,7 @@ export class SourceStream extends MigrationStream {
       return;
     }
     this.#lastInputMs = this.now;
+    this.#startedAtMs ??= this.now;
     this.#input = { bytes, at: 0, done };
     this.#feed();
   }
@@ -151,12 +165,17 @@ export class SourceStream extends MigrationStream {
   }
 
   #isBackedUp(): boolean {
+    if (this.#stage?.mustWait === true && this.#layout !== undefined) return true;
     return this.lane.queuedBytes >= WAITING_BYTES_MAX || this.#outbox.length >= OUTBOX_MAX;
   }
 
   #makeSink(): StreamSink {
     return {
-      takeSlot: () => (this.#isBackedUp() ? undefined : this.#encoder.takeSlot()),
+      takeSlot: () => {
+        if (this.#isBackedUp()) return undefined;
+        const isStaged = this.#stage?.hasSwitched === true;
+        return isStaged ? this.#stage.stager.takeSlot() : this.#encoder.takeSlot();
+      },
       layout: (layout) => {
         this.tally.setLayout(layout);
         this.#layout = layout;
@@ -168,14 +187,55 @@ export class SourceStream extends MigrationStream {
               'confirmed anything; turn on the capability return-path at the source',
           );
         }
+        this.#stage?.open(layout);
       },
       bytes: (data, place) => this.#putBytes(data, place),
-      pages: (slot, sealed) => this.#putBatch(slot, sealed),
+      pages: (slot, sealed) => {
+        if (this.#stage?.hasSwitched === true) this.#stage.stager.put(slot, sealed);
+        else this.#putBatch(slot, sealed);
+      },
+      postcopy: (unused) => {
+        if (this.#isBackedUp()) return false;
+        if (unused !== undefined) this.#encoder.giveSlot(unused);
+        this.#beginSwitchover('postcopy');
+        this.#stage!.switchOver();
+        return true;
+      },
+      end: () => this.#stage!.finish(),
       epoch: () => {
         this.#nextStartsEpoch = true;
         this.tally.beginRound();
       },
     };
+  }
+
+  #makeStage(options: StageOptions): SourceStage {
+    const { tally, threads } = this;
+    const host = {
+      ...{ tally, codec: this.#codec, threads },
+      put: (encoded: message.EncodedMessage) => this.#put(encoded),
+      putEnd: () => this.#putEnd(),
+      feed: () => this.#feed(),
+      fail: (error: unknown) => {
+        const guest = stage.hasSwitched ? 'destination' : 'source';
+        this.#fail(asPagelaneError(stage.describe(error)), guest);
+      },
+      digest: () => this.#digest.value,
+      loaded: () => this.#noteSwitchoverEnd(),
+      free: () => this.#free(stage),
+    };
+    const stage: SourceStage = new SourceStage(host, options);
+    return stage;
+  }
+
+  /** Tells the source QEMU that it is done: everything it had is with others. */
+  #free(stage: SourceStage): void {
+    const evictionMs = Math.round(this.now - this.#startedAtMs!);
+    this.tally.staged = { ...stage.stager.facts(), evictionMs };
+    this.#applied = this.#digest.value;
+    this.giveLocal(SHUT_SUCCESS, () => {});
+    this.giveLocalEnd();
+    this.#settle('completed', 'destination');
   }
 
   /** As soon as both are known, what there is to keep and what the destination can keep. */
@@ -301,7 +361,10 @@ export class SourceStream extends MigrationStream {
       this.#flushTimer = undefined;
       if (this.isSettled) return;
       if (this.now - this.#lastInputMs < IDLE_FLUSH_MS - 1) this.#armFlush();
-      else if (this.#input === undefined) this.#reader.flush();
+      else if (this.#input === undefined) {
+        this.#reader.flush();
+        if (this.#stage?.hasSwitched === true) this.#stage.stager.flush();
+      }
     }, IDLE_FLUSH_MS);
   }
 
@@ -323,6 +386,10 @@ export class SourceStream extends MigrationStream {
           this.#peerStoreBytes = message.decodeStore(incoming.payload);
           incoming.release();
           this.#openStore();
+          return;
+        case message.MessageKind.Staged:
+          this.#stage?.take(decodeStaged(incoming.payload));
+          incoming.release();
           return;
         case message.MessageKind.Applied:
           this.#takeApplied(message.decodeApplied(incoming.payload));
@@ -353,6 +420,9 @@ export class SourceStream extends MigrationStream {
       this.#fail(new PagelaneError('ERR_DIGEST', text), 'unknown');
       return;
     }
+    if (this.#stage !== undefined) {
+      this.tally.addFallback('nothing was staged: QEMU did not switch to post-copy');
+    }
     this.giveLocalEnd();
     this.#settle('completed', 'destination');
   }
@@ -380,6 +450,10 @@ export class SourceStream extends MigrationStream {
       return;
     }
     this.#reader.flush();
+    this.#putEnd();
+  }
+
+  #putEnd(): void {
     this.#isEndQueued = true;
     this.#outbox.push({
       isOrdered: true,
@@ -464,6 +538,7 @@ export class SourceStream extends MigrationStream {
 
   #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#flushTimer);
+    void this.#stage?.[Symbol.asyncDispose]();
     this.settle({
       side: 'source',
       name: this.#name,
@@ -508,6 +583,9 @@ export class SourceStream extends MigrationStream {
 }
 
 const CLOSED = 'Source QEMU closed the channel';
+
+/** The last word of a return path: type 1, four bytes, 0. */
+const SHUT_SUCCESS = Uint8Array.of(0, ReturnType.Shut, 0, 4, 0, 0, 0, 0);
 
 function truncatedError(when: string): PagelaneError {
   return new PagelaneError('ERR_STREAM_TRUNCATED', `${CLOSED} ${when}`);

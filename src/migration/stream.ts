@@ -90,6 +90,11 @@ export abstract class MigrationStream extends Duplex {
 
   protected abstract codecInUse(): string;
 
+  /** Threads of the addon. */
+  protected get threads(): number {
+    return this.#threads.threads;
+  }
+
   protected get now(): number {
     return this.#now();
   }

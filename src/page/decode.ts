@@ -25,18 +25,24 @@ export interface DecodedBatch {
 export class BatchDecoder {
   readonly #blocks: BlockTable;
   readonly #outputs = new SlotPool({ slotBytes: OUTPUT_BYTES, countMax: DECODED_MAX });
-  readonly #order = new BatchOrder();
+  readonly #order: BatchOrder | undefined;
 
   /**
    * @param storeSlots Pages that are kept for the source.
    * @param options.hashes Where the hash of every page is noted, if memory is verified in the end.
+   * @param options.isOrdered False for batches that come in any order, because none relies on
+   *   another: then there must be no store. @default true
    * @throws {Error} ERR_OUT_OF_MEMORY If there is no memory for them.
    */
   constructor(
     layout: RamLayout,
     storeSlots: number,
-    { hashes }: { readonly hashes?: PageHashes } = {},
+    {
+      hashes,
+      isOrdered = true,
+    }: { readonly hashes?: PageHashes; readonly isOrdered?: boolean } = {},
   ) {
+    this.#order = isOrdered ? new BatchOrder() : undefined;
     this.#blocks = openBlockTable(layout, storeSlots);
     if (hashes !== undefined) this.#blocks.setHashes(hashes);
   }
@@ -54,10 +60,10 @@ export class BatchDecoder {
     try {
       native.inspectBatch(this.#blocks, payload, decoded);
       const number = decoded[Decoded.number]!;
-      await this.#order.begin(number, decoded[Decoded.base]!);
+      await this.#order?.begin(number, decoded[Decoded.base]!);
       output = this.#takeOutput(decoded[Decoded.outputBytes]!);
       await native.decodeBatch(this.#blocks, payload, output, decoded);
-      this.#order.finish(number);
+      this.#order?.finish(number);
       return { output, decoded };
     } catch (cause) {
       if (output !== undefined) this.give(output);

@@ -146,6 +146,11 @@ export class BatchEncoder {
     return isFull ? undefined : this.#slots.take();
   }
 
+  /** Takes back a slot that is not needed. */
+  giveSlot(slot: Uint8Array): void {
+    this.#slots.give(slot);
+  }
+
   /** The destination has a batch: its buffer is free, and what it keeps may be referred to. */
   acked({ buffer, start, end, number, facts }: EncodedBatch): void {
     this.#deliveredPages += facts.pages - facts.zeroPages;

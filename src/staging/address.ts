@@ -27,6 +27,8 @@ export interface IntermediaryAddress {
   readonly caFile?: string;
   readonly certificateFile?: string;
   readonly keyFile?: string;
+  /** A peer named it: it does not get this host's password. */
+  readonly isForeign?: boolean;
   /** Most bytes a second to and from it; no limit if absent. */
   readonly maxBytesPerSecond?: number;
 }
@@ -104,6 +106,16 @@ export function nodeAddress(
   const scheme = cluster.isEncrypted ? 'rediss' : 'redis';
   const options = [query, `slot=${slot}`].filter((part) => part !== '').join('&');
   return parseIntermediary(`${scheme}://${user}${formatHostPort(host, port)}?${options}`);
+}
+
+/**
+ * The address as another host may use it: without names of files, which are this host's, and
+ * without limits.
+ */
+export function sharedText({ text }: IntermediaryAddress): string {
+  const [where = '', query = ''] = split(text, '?');
+  const shared = query.split('&').filter((part) => /^(slot|sentinel)=/.test(part));
+  return shared.length === 0 ? where : `${where}?${shared.join('&')}`;
 }
 
 /** What was written is not repeated: it might hold a password. */

@@ -102,7 +102,9 @@ function tlsOptions(address: IntermediaryAddress): Record<string, string | Buffe
 }
 
 function readPassword(address: IntermediaryAddress): string | undefined {
-  if (address.passwordFile === undefined) return process.env[PASSWORD_VARIABLE];
+  if (address.passwordFile === undefined) {
+    return address.isForeign ? undefined : process.env[PASSWORD_VARIABLE];
+  }
   return readOwn(address, address.passwordFile)
     .toString('utf8')
     .replace(/\r?\n$/, '');

@@ -4,7 +4,7 @@ import type { PageRun } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
 import { batchesOf, ExtentKind, type ExtentSeal, extentKey, parityKey } from './extent.ts';
 import type { Intermediary } from './intermediary.ts';
-import { GATHER_PATIENCE_MS, RENEWAL_FRACTION, WANTED_WAIT_MS } from './limits.ts';
+import { CONNECTIONS, GATHER_PATIENCE_MS, RENEWAL_FRACTION, WANTED_WAIT_MS } from './limits.ts';
 import { Manifest, type ManifestEntry, type ParityEntry } from './manifest.ts';
 import { rebuild } from './parity.ts';
 import { PushRate } from './push-rate.ts';
@@ -46,8 +46,11 @@ export interface GatherOptions {
    * and sends them: then they come as other extents, or as it sends pages otherwise.
    */
   readonly askSource?: (block: number, runs: readonly PageRun[]) => Promise<boolean>;
-  /** Whether extents are removed when they are applied. @default true */
-  readonly removes?: boolean;
+  /**
+   * Whether extents are removed when they are applied, or only from `startRemoving` on: as long as
+   * the source asks intermediaries whether they have all of it. @default true
+   */
+  readonly removes?: boolean | 'later';
   /** How long an intermediary that is gone is waited for, milliseconds. @default 60,000 */
   readonly patienceMs?: number;
   readonly clock?: Clock;
@@ -76,6 +79,8 @@ interface Attempt {
   /** Whether it was there, or should have been, and is wrong. */
   readonly isBad: boolean;
   readonly cause?: unknown;
+  /** An answer that was not waited for, and may still come. */
+  readonly late?: Promise<Attempt>;
 }
 
 /** What is known of a stripe. */
@@ -119,10 +124,11 @@ export class Gather implements AsyncDisposable {
     this.#queueHeads = options.intermediaries.map(() => 0);
     const patienceMs = options.patienceMs ?? GATHER_PATIENCE_MS;
     this.#reader = new StagedReader(options.intermediaries, { patienceMs, clock: this.#clock });
-    this.#removals = new Removals(options.intermediaries, this.#clock);
+    const isHeld = options.removes === 'later';
+    this.#removals = new Removals(options.intermediaries, { clock: this.#clock, isHeld });
     for (const [index, intermediary] of options.intermediaries.entries()) {
-      // One that is not here is mended around, extent by extent.
-      const fetchers = intermediary?.slots ?? 1;
+      // What is at one that is not here is mended, several at once as from any other.
+      const fetchers = intermediary?.slots ?? CONNECTIONS;
       for (let at = 0; at < fetchers; at++) void this.#fetchAll(index);
     }
     this.#renewLater();
@@ -160,6 +166,11 @@ export class Gather implements AsyncDisposable {
    */
   setLimit(bytesPerSecond: number | undefined): void {
     this.#limit.set(bytesPerSecond);
+  }
+
+  /** Removes what is applied, and from now on whatever will be. */
+  startRemoving(): void {
+    this.#removals.release();
   }
 
   /** All entries were given. */
@@ -279,8 +290,8 @@ export class Gather implements AsyncDisposable {
   }
 
   /**
-   * The contents of an extent: from its intermediary, else from its stripe, else from its
-   * intermediary when that is back; undefined if they come otherwise, or not at all.
+   * The contents of an extent: from its intermediary, else from its stripe, else from either when
+   * those who did not answer are back; undefined if they come otherwise, or not at all.
    */
   async #plainOf(number: number, isUrgent: boolean): Promise<Uint8Array | undefined> {
     const { intermediary, bytes } = this.manifest.at(number)!;
@@ -289,24 +300,30 @@ export class Gather implements AsyncDisposable {
     const direct = await this.#tryFirst(number, read, isUrgent);
     if (direct.plain !== undefined) return direct.plain;
     if (direct.isBad) this.#counts.badExtents++;
-    const mended = await this.#try(number, () => this.#rebuild(number, isUrgent));
-    if (mended.plain !== undefined) {
-      this.#counts.mendedExtents++;
-      return mended.plain;
-    }
+    const mended = await this.#tryMend(number, isUrgent);
+    if (mended.plain !== undefined) return mended.plain;
     if (this.#states[number] !== State.Fetching || (await this.#ask(number))) return undefined;
-    let { cause } = direct;
-    if (!direct.isBad && (await this.#reader.answers(intermediary))) {
-      const late = await (direct.late ?? this.#try(number, read));
-      if (late.plain !== undefined) return late.plain;
-      cause = late.cause;
-    }
-    if (this.#states[number] === State.Fetching) {
-      const place = this.manifest.at(number)!;
-      this.#gone.push({ block: place.block, runs: this.manifest.pagesOf(number), cause });
+    const { plain, cause } = await firstPlain([
+      this.#tryLater(direct, [intermediary], () => direct.late ?? this.#try(number, read)),
+      this.#tryLater(mended, this.#menders(number), () => this.#tryMend(number, isUrgent)),
+    ]);
+    if (plain === undefined && this.#states[number] === State.Fetching) {
+      const { block } = this.manifest.at(number)!;
+      this.#gone.push({ block, runs: this.manifest.pagesOf(number), cause });
       this.#settle(number, State.Gone);
     }
-    return undefined;
+    return plain;
+  }
+
+  /** Tries a way again when all intermediaries that it needs answer; not if what it gave is bad. */
+  async #tryLater(
+    last: Attempt,
+    needed: readonly number[],
+    attempt: () => Promise<Attempt>,
+  ): Promise<Attempt> {
+    if (last.isBad) return last;
+    const answers = await Promise.all(needed.map((index) => this.#reader.answers(index)));
+    return answers.every(Boolean) ? await attempt() : last;
   }
 
   /** As `#try`, but who is in a hurry does not wait long for one way if there are others. */
@@ -314,7 +331,7 @@ export class Gather implements AsyncDisposable {
     number: number,
     get: () => Promise<Uint8Array>,
     isUrgent: boolean,
-  ): Promise<Attempt & { late?: Promise<Attempt> }> {
+  ): Promise<Attempt> {
     const late = this.#try(number, get);
     const stripe = this.#stripes.get(this.manifest.at(number)?.stripe ?? -1);
     const hasOthers = stripe?.parity !== undefined || this.#options.askSource !== undefined;
@@ -351,6 +368,22 @@ export class Gather implements AsyncDisposable {
     this.#settle(number, State.Asked);
     this.manifest.remove(number);
     return true;
+  }
+
+  /** Makes an extent from its stripe, and opens it. */
+  async #tryMend(number: number, isUrgent: boolean): Promise<Attempt> {
+    const mended = await this.#try(number, () => this.#rebuild(number, isUrgent));
+    if (mended.plain !== undefined) this.#counts.mendedExtents++;
+    return mended;
+  }
+
+  /** The intermediaries that are needed to mend an extent, as far as they are known. */
+  #menders(number: number): number[] {
+    const parity = this.#stripes.get(this.manifest.at(number)?.stripe ?? -1)?.parity;
+    if (parity?.intermediary === undefined) return [];
+    const others = parity.members.filter((member) => member !== number);
+    const places = others.map((member) => this.manifest.at(member)?.intermediary ?? -1);
+    return [parity.intermediary, ...places.filter((place) => place >= 0)];
   }
 
   /** Makes an extent from all others of its stripe. */
@@ -501,5 +534,19 @@ export class Gather implements AsyncDisposable {
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resume of waiting) resume();
+  }
+}
+
+/** The first attempt that gives an extent; else the first of all, when none does. */
+async function firstPlain(attempts: readonly Promise<Attempt>[]): Promise<Attempt> {
+  const plains = attempts.map(async (attempt) => {
+    const found = await attempt;
+    if (found.plain === undefined) throw found.cause;
+    return found;
+  });
+  try {
+    return await Promise.any(plains);
+  } catch {
+    return (await Promise.all(attempts))[0]!;
   }
 }

@@ -50,6 +50,11 @@ export class Places {
     return Math.min(...this.#places.map(({ intermediary }) => intermediary.ttlMs));
   }
 
+  /** Whether nothing that one holds counts any more. */
+  isLost(index: number): boolean {
+    return this.#lost.has(index);
+  }
+
   /** Names of those that are lost. */
   get lostNames(): string[] {
     return [...this.#lost].map((index) => this.#places[index]!.intermediary.name);

@@ -10,10 +10,16 @@ export class Removals {
   #removed = 0;
   #stop: (() => void) | undefined;
   #work: Promise<void> = Promise.resolve();
+  #isHeld: boolean;
 
-  constructor(intermediaries: readonly (Intermediary | undefined)[], clock: Clock) {
+  /** @param how.isHeld Whether nothing is removed before `release`. @default false */
+  constructor(
+    intermediaries: readonly (Intermediary | undefined)[],
+    { clock, isHeld = false }: { readonly clock: Clock; readonly isHeld?: boolean },
+  ) {
     this.#intermediaries = intermediaries;
     this.#clock = clock;
+    this.#isHeld = isHeld;
     this.#keys = intermediaries.map(() => []);
   }
 
@@ -26,19 +32,28 @@ export class Removals {
   add(index: number, key: string): void {
     const keys = this.#keys[index]!;
     keys.push(key);
+    if (this.#isHeld) return;
     if (keys.length >= KEYS_TOGETHER) void this.flush();
     else this.#stop ??= this.#clock.after(REMOVE_DELAY_MS, () => void this.flush());
   }
 
-  /** Removes what is added, and waits until all of it was tried. */
+  /** Removes what was added, and from now on whatever is. */
+  release(): void {
+    this.#isHeld = false;
+    void this.flush();
+  }
+
+  /** Removes what is added, unless it is held, and waits until all of it was tried. */
   flush(): Promise<void> {
+    if (this.#isHeld) return this.#work;
     this.#stop?.();
     this.#stop = undefined;
     const keys = this.#keys.map((waiting) => waiting.splice(0));
     this.#work = this.#work.then(async () => {
       const removals = keys.map(async (some, index) => {
         if (some.length === 0) return;
-        this.#removed += (await this.#intermediaries[index]?.remove(some)) ?? 0;
+        const removed = (await this.#intermediaries[index]?.remove(some)) ?? 0;
+        this.#removed += removed;
       });
       await Promise.allSettled(removals);
     });

@@ -21,12 +21,13 @@ import {
   SCATTER_EXTENTS_MAX,
   SCATTER_PATIENCE_MS,
 } from './limits.ts';
-import { type ExtentEntry, Manifest, type ManifestEntry, type ParityEntry } from './manifest.ts';
+import { type ExtentEntry, Manifest, type ManifestEntry } from './manifest.ts';
 import { NAMED_EXTENTS_MAX } from './manifest-codec.ts';
-import { ParitySum, stripePlaces } from './parity.ts';
+import { findUnmendable, type Losses } from './mendable.ts';
 import { choosePlace, NO_PLACE, NO_PLACE_NOW } from './placement.ts';
 import { type Place, Places } from './places.ts';
 import { PushRate } from './push-rate.ts';
+import { type Stripe, StripeBuilder } from './stripe-builder.ts';
 import { StripeTable } from './stripes.ts';
 
 /*
@@ -41,7 +42,12 @@ import { StripeTable } from './stripes.ts';
  *
  * An intermediary that fails is lost for this attempt, with all that it holds: its extents become
  * void, and their pages are to be scattered again while the source has them.
+ *
+ * Where the source has them no more, an extent that one intermediary does not take goes back to 3,
+ * as it was sealed; and one that was lost is void only if its stripe cannot give it.
  */
+
+const NO_MEMORY_LEFT = 'no intermediary is left that has the memory';
 
 /** Pages that are to be scattered again. */
 export interface LostPages {
@@ -57,6 +63,12 @@ export interface ScatterOptions {
   readonly onEntry: (entry: ManifestEntry) => void;
   /** Whether any one intermediary may be lost; takes two of them at least. @default false */
   readonly hasParity?: boolean;
+  /**
+   * Whether pages cannot be scattered again: what failed to be put at one intermediary is put at
+   * another, and what an intermediary that was lost held stays in the manifest if its stripe can
+   * give it. @default false
+   */
+  readonly isLastCopy?: boolean;
   /** Bytes that are to be scattered, for placement near the end. @default unknown */
   readonly expectedBytes?: number;
   /** How long an intermediary that is gone is waited for, milliseconds. @default 5000 */
@@ -85,16 +97,6 @@ interface BegunExtent {
   runs: PageRun[];
 }
 
-/** Extents that are being put with one parity. */
-interface Stripe {
-  readonly number: number;
-  readonly sum: ParitySum;
-  /** Who gets the next extents, and in the end the parity. */
-  readonly places: number[];
-  unsettled: number;
-  isFull: boolean;
-}
-
 /** Puts batches of guest pages into intermediaries, as sealed extents. */
 export class Scatter implements AsyncDisposable {
   readonly manifest: Manifest;
@@ -104,11 +106,16 @@ export class Scatter implements AsyncDisposable {
   /** The extents that are begun, one for each lane. */
   readonly #begun: BegunExtent[] = [];
   #next = 0;
-  #nextStripe = 0;
-  #stripe: Stripe | undefined;
+  readonly #builder: StripeBuilder | undefined;
   #inFlight = 0;
   #inFlightBytes = 0;
   readonly #stripes = new StripeTable();
+  /** Of a last copy: extents whose keys were found missing. */
+  readonly #missing = new Set<number>();
+  readonly #losses: Losses = {
+    isGone: (extent) => this.#isGone(extent),
+    isLost: (intermediary) => this.#places.isLost(intermediary),
+  };
   #placedBytes = 0;
   #parityBytes = 0;
   #batchBytes = 0;
@@ -129,6 +136,7 @@ export class Scatter implements AsyncDisposable {
       clock: this.#clock,
       onLost: (index) => this.#lose(index),
     });
+    this.#builder = options.hasParity ? this.#newBuilder() : undefined;
     this.#limit = new PushRate(this.#clock);
     this.manifest = new Manifest(options.layout);
     this.#renewLater();
@@ -177,25 +185,40 @@ export class Scatter implements AsyncDisposable {
     await turn;
   }
 
+  /** Seals what is begun, so that it goes off. Whoever adds or drains next hears what fails. */
+  async flush(): Promise<void> {
+    const turn = this.#turn.then(async () => {
+      for (const begun of this.#begun) await this.#seal(begun);
+    });
+    this.#turn = turn.catch(() => {});
+    await this.#turn;
+  }
+
   /**
    * Seals what is begun, and waits until all is at intermediaries, or its pages are lost pages.
+   * What is the last copy is never a lost page before `verify`.
    *
    * @throws {StagingError} ERR_STAGING_EXHAUSTED.
    */
   async drain(): Promise<void> {
     const turn = this.#turn.then(async () => {
       for (const begun of this.#begun) await this.#seal(begun);
-      this.#closeStripe();
+      this.#builder?.close();
     });
     this.#turn = turn.catch(() => {});
     await turn;
-    while (this.#inFlight > 0) await this.#change();
+    while (this.#inFlight > 0) {
+      await this.#change();
+      // What was put elsewhere may be in a stripe that has room.
+      if (this.#inFlight === 0 && this.#options.isLastCopy) this.#builder?.close();
+    }
     this.#check();
   }
 
   /**
    * Drains, and asks every intermediary whether it still has all of it; gives it its full time to
-   * live. Extents that are missing become void.
+   * live. Extents that are missing become void; of a last copy, only those that their stripes
+   * cannot give.
    *
    * @returns Whether all is there. If not, `takeLostPages` has what must be scattered again.
    * @throws {StagingError} ERR_STAGING_EXHAUSTED.
@@ -203,6 +226,9 @@ export class Scatter implements AsyncDisposable {
   async verify(): Promise<boolean> {
     await this.drain();
     await this.#renewAll();
+    if (this.#options.isLastCopy) {
+      this.#void(findUnmendable(this.manifest, this.#stripes, this.#losses));
+    }
     this.#check();
     return this.#lostPages.length === 0;
   }
@@ -226,7 +252,9 @@ export class Scatter implements AsyncDisposable {
       batchBytes: this.#batchBytes,
       extentBytes: this.#placedBytes,
       parityBytes: this.#parityBytes,
-      unprotectedExtents: this.#options.hasParity ? this.#stripes.unprotected(this.manifest) : 0,
+      unprotectedExtents: this.#options.hasParity
+        ? this.#stripes.unprotected(this.manifest, this.#losses.isGone)
+        : 0,
       voidExtents: this.#voidExtents,
       lost: this.#places.lostNames,
     };
@@ -286,15 +314,19 @@ export class Scatter implements AsyncDisposable {
       await this.#change();
     }
     await this.#limit.pass(value.length);
-    const stripe = this.#options.hasParity ? this.#openStripe() : undefined;
-    const at = stripe === undefined ? await this.#choose(value.length) : stripe.places.shift()!;
+    const { at, stripe } = await this.#place(value.length);
     const bytes = value.length;
     const entry: ExtentEntry = {
       ...{ kind: 'extent', number, intermediary: at, bytes, block, runs },
       stripe: stripe?.number,
     };
-    if (stripe !== undefined && stripe.places.length === 1) this.#closeStripe();
     this.#track(bytes, this.#put(entry, value, stripe));
+  }
+
+  /** Finds the next extent a place, and its stripe if there is parity. */
+  async #place(bytes: number): Promise<{ at: number; stripe: Stripe | undefined }> {
+    if (this.#builder === undefined) return { at: await this.#choose(bytes), stripe: undefined };
+    return this.#builder.place() ?? this.#fail(NO_MEMORY_LEFT);
   }
 
   /** Waits for the place that is best. */
@@ -304,7 +336,7 @@ export class Scatter implements AsyncDisposable {
       const expected = this.#options.expectedBytes ?? Number.POSITIVE_INFINITY;
       const remainingBytes = Math.max(bytes, expected - this.#placedBytes);
       const at = choosePlace(this.#places.states(), { bytes, remainingBytes });
-      if (at === NO_PLACE) this.#fail('no intermediary is left that has the memory');
+      if (at === NO_PLACE) this.#fail(NO_MEMORY_LEFT);
       if (at !== NO_PLACE_NOW) return at;
       await this.#change();
     }
@@ -317,21 +349,35 @@ export class Scatter implements AsyncDisposable {
       this.manifest.add(entry);
       this.#options.onEntry(entry);
       stripe?.sum.add(entry.number, value);
+    } else if (this.#options.isLastCopy) {
+      this.#track(value.length, this.#putElsewhere(entry, value));
     } else {
       this.#voidExtents++;
       this.#lostPages.push({ block: entry.block, runs: entry.runs });
     }
-    if (stripe !== undefined) {
-      stripe.unsettled--;
-      await this.#settle(stripe);
-    }
+    if (stripe !== undefined) await this.#builder?.settle(stripe);
   }
 
-  /** Nothing that an intermediary holds counts any more. */
+  /** Puts an extent that an intermediary did not take, as it is sealed, at another. */
+  async #putElsewhere(entry: ExtentEntry, value: Uint8Array): Promise<void> {
+    await this.#limit.pass(value.length);
+    const { at, stripe } = await this.#place(value.length);
+    await this.#put({ ...entry, intermediary: at, stripe: stripe?.number }, value, stripe);
+  }
+
+  /** Nothing that an intermediary holds counts any more; of a last copy, `verify` judges it. */
   #lose(index: number): void {
-    this.#void([...this.manifest.extentsAt(index)]);
+    if (this.#options.isLastCopy) this.#builder?.avoid(index);
+    else this.#void([...this.manifest.extentsAt(index)]);
     for (const stripe of this.#stripes.at(index)) this.#stripes.lose(stripe);
     this.#changed();
+  }
+
+  #isGone(extent: number): boolean {
+    const place = this.manifest.at(extent);
+    return (
+      place === undefined || this.#places.isLost(place.intermediary) || this.#missing.has(extent)
+    );
   }
 
   #void(extents: readonly number[]): void {
@@ -347,50 +393,29 @@ export class Scatter implements AsyncDisposable {
     }
   }
 
-  #openStripe(): Stripe {
-    const usable = this.#places.usable();
-    if (usable.length === 0) this.#fail('no intermediary is left that has the memory');
-    if (this.#stripe === undefined) {
-      const number = this.#nextStripe++;
-      // One that is left alone holds extents, but no parity.
-      const places = usable.length === 1 ? [...usable, -1] : [...stripePlaces(number, usable)];
-      this.#stripe = { number, sum: new ParitySum(), places, unsettled: 0, isFull: false };
-    }
-    this.#stripe.unsettled++;
-    return this.#stripe;
-  }
-
-  /** No more extents come into the stripe that is open. */
-  #closeStripe(): void {
-    const stripe = this.#stripe;
-    if (stripe === undefined) return;
-    this.#stripe = undefined;
-    stripe.isFull = true;
-    this.#track(0, this.#settle(stripe));
-  }
-
-  /** Puts the parity when all extents of the stripe are settled. */
-  async #settle(stripe: Stripe): Promise<void> {
-    if (!stripe.isFull || stripe.unsettled > 0) return;
-    stripe.unsettled = Number.POSITIVE_INFINITY; // once
-    const { members } = stripe.sum;
-    if (members.length === 0) return;
-    const at = stripe.places.at(-1)!;
-    const value = stripe.sum.value();
-    const key = parityKey(this.#options.seal.scope, stripe.number);
-    const isThere = at >= 0 && (await this.#places.put(at, key, value));
-    if (isThere) this.#parityBytes += value.length;
-    const intermediary = isThere ? at : undefined;
-    const entry: ParityEntry = { kind: 'parity', stripe: stripe.number, intermediary, members };
-    this.#stripes.add(entry);
-    this.#options.onEntry(entry);
+  #newBuilder(): StripeBuilder {
+    const { seal, isLastCopy = false, onEntry } = this.#options;
+    return new StripeBuilder({
+      places: this.#places,
+      scope: seal.scope,
+      movesParity: isLastCopy,
+      onParity: (entry, bytes) => {
+        this.#parityBytes += bytes;
+        this.#stripes.add(entry);
+        onEntry(entry);
+      },
+      onWork: (work) => this.#track(0, work),
+    });
   }
 
   async #renewAll(): Promise<void> {
     await Promise.all(Array.from({ length: this.#places.count }, (_, index) => this.#renew(index)));
   }
 
-  /** Renews the keys at an intermediary; those that are not there make their extents void. */
+  /**
+   * Renews the keys at an intermediary; those that are not there make their extents void, but of a
+   * last copy they are only noted.
+   */
   async #renew(index: number): Promise<void> {
     const { scope } = this.#options.seal;
     const extents = new Map<string, number>();
@@ -400,7 +425,9 @@ export class Scatter implements AsyncDisposable {
     const missing = await this.#places.renew(index, [...extents.keys(), ...stripes.keys()]);
     for (const key of missing) if (stripes.has(key)) this.#stripes.lose(stripes.get(key)!);
     const gone = missing.map((key) => extents.get(key) ?? -1);
-    this.#void(gone.filter((number) => this.manifest.at(number) !== undefined));
+    const held = gone.filter((number) => this.manifest.at(number) !== undefined);
+    if (!this.#options.isLastCopy) this.#void(held);
+    else for (const number of held) this.#missing.add(number);
   }
 
   #renewLater(): void {

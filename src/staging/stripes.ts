@@ -37,10 +37,10 @@ export class StripeTable {
   }
 
   /** Extents of which nothing can be made again: their parity is gone, or another of the stripe. */
-  unprotected(manifest: Manifest): number {
+  unprotected(manifest: Manifest, isGone: (extent: number) => boolean): number {
     let count = 0;
     for (const { members, intermediary } of this.entries(manifest)) {
-      if (intermediary === undefined) count += members.length;
+      if (intermediary === undefined || members.some(isGone)) count += members.length;
     }
     return count;
   }

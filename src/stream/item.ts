@@ -136,10 +136,11 @@ export function readConfiguration(bytes: Uint8Array): {
 export function measureItem(
   bytes: Uint8Array,
   sections: { readonly ram: number; readonly bitmap: number },
+  readsPostcopy = false,
 ): number {
   switch (bytes[0]) {
     case SectionType.Command:
-      return measureCommand(bytes);
+      return measureCommand(bytes, readsPostcopy);
     case SectionType.Footer:
       return whole(bytes, FOOTER_BYTES);
     case SectionType.Start:
@@ -157,8 +158,11 @@ export function measureItem(
   }
 }
 
-function measureCommand(bytes: Uint8Array): number {
+function measureCommand(bytes: Uint8Array, readsPostcopy: boolean): number {
   if (bytes.length < 5) return NEED_MORE;
+  if (beginsPostcopy(bytes)) {
+    return readsPostcopy ? whole(bytes, 5 + viewOf(bytes).getUint16(3)) : NOT_KNOWN;
+  }
   const view = viewOf(bytes);
   switch (view.getUint16(1)) {
     case Command.OpenReturnPath:
@@ -281,6 +285,21 @@ export function bitmapDataBytes(bytes: Uint8Array): number {
   const flags = bytes[0]!;
   if ((flags & BitmapFlag.Bits) === 0 || (flags & BitmapFlag.Zeroes) !== 0) return 0;
   return Number(viewOf(bytes).getBigUint64(bytes.length - 8));
+}
+
+/** True of the commands of which a source sends one first when it switches to post-copy. */
+export function beginsPostcopy(bytes: Uint8Array): boolean {
+  if (bytes[0] !== SectionType.Command || bytes.length < 5) return false;
+  const view = viewOf(bytes);
+  const command = view.getUint16(1);
+  const isPackage = command === Command.Packaged && view.getUint16(3) === 4;
+  return isPackage || command === Command.PostcopyRamDiscard;
+}
+
+/** Bytes of the package behind its command; 0 behind any other item. */
+export function packageBytes(bytes: Uint8Array): number {
+  const isPackage = beginsPostcopy(bytes) && viewOf(bytes).getUint16(1) === Command.Packaged;
+  return isPackage ? viewOf(bytes).getUint32(5) : 0;
 }
 
 /** Says in words what stands at the start of `bytes`. */

@@ -29,6 +29,9 @@ export const MessageKind = {
   OpenGuest: 8,
   Round: 9,
   Held: 10,
+  Stage: 11,
+  Staged: 12,
+  Entries: 13,
 } as const;
 
 /** Most bytes of data in one bytes message. */

@@ -1,4 +1,3 @@
-import { StreamError } from '../errors.ts';
 import { CutStop, native, type RamCutter, Sealed } from '../native.ts';
 import { blockColumns, type RamBlock, type RamLayout } from '../page/block.ts';
 import { joined, viewOf } from './bytes.ts';
@@ -13,6 +12,16 @@ import {
   STREAM_VERSION,
 } from './format.ts';
 import * as item from './item.ts';
+import { OpaqueBytes } from './opaque.ts';
+import {
+  badPage,
+  noFooter,
+  noPostcopy,
+  notAStream,
+  otherVersion,
+  pagesElsewhere,
+  truncated,
+} from './refusals.ts';
 import type { StreamSink } from './sink.ts';
 
 /*
@@ -27,7 +36,11 @@ import type { StreamSink } from './sink.ts';
  *   tail         device state, EOF, description                  opaque to the end
  *
  * Whatever is not understood turns the rest of the stream into opaque bytes ("verbatim"). Nothing
- * is lost by it but speed.
+ * is lost by it but speed. So it is with post-copy, unless it is asked for:
+ *
+ *   discards, package                                            opaque
+ *   RAM PARTs and END                                            cut into batches, without borders
+ *   EOF                                                          opaque; the end
  */
 
 type State =
@@ -45,8 +58,9 @@ type State =
 /** Most bytes that one item (a block list, a command) may have before we stop reading it as one. */
 const ITEM_BYTES_MAX = 2 * 1024 * 1024;
 
-/** Opaque bytes gathered before they are handed on. */
-const OPAQUE_BYTES_MAX = 64 * 1024;
+/** Pages of a batch of post-copy, and from the first of them to the last. */
+const BATCH_PAGES_MAX = 128;
+const BATCH_SPAN_MAX = 32_768;
 
 /**
  * Reads QEMU's migration stream, cut anywhere into chunks.
@@ -55,14 +69,14 @@ const OPAQUE_BYTES_MAX = 64 * 1024;
  */
 export class StreamReader {
   readonly #sink: StreamSink;
+  readonly #readsPostcopy: boolean;
+  #isPostcopy = false;
   #state: State = 'header';
   #offsetBytes = 0;
   /** Bytes of an item that is not complete yet. */
   #held: Uint8Array = new Uint8Array(0);
   /** Opaque bytes not yet handed on. */
-  readonly #opaque = new Uint8Array(OPAQUE_BYTES_MAX);
-  #opaqueBytes = 0;
-  #opaqueStartsInside = false;
+  readonly #opaque = new OpaqueBytes((...run) => this.#emitBytes(...run));
   /** Bytes of the current item that are skipped over, as opaque bytes. */
   #skipBytes = 0;
   #isInside = false;
@@ -86,8 +100,16 @@ export class StreamReader {
   #isOwnSection = false;
   readonly #sealed = new Int32Array(Sealed.count);
 
-  constructor(sink: StreamSink) {
+  /**
+   * @param options.readsPostcopy Whether pages of a post-copy are read as such. Then what is not
+   *   understood in it is an error. @default false
+   */
+  constructor(
+    sink: StreamSink,
+    { readsPostcopy = false }: { readonly readsPostcopy?: boolean } = {},
+  ) {
     this.#sink = sink;
+    this.#readsPostcopy = readsPostcopy;
   }
 
   /** Bytes read so far. */
@@ -110,8 +132,8 @@ export class StreamReader {
    * until something must follow all pages. Their last version is what counts.
    */
   set mayHold(mayHold: boolean) {
-    this.#mayHold = mayHold;
-    this.#cutter?.setHolding(mayHold);
+    this.#mayHold = mayHold && !this.#isPostcopy;
+    this.#cutter?.setHolding(this.#mayHold);
   }
 
   /** True once all RAM was seen, or once nothing is parsed any more. */
@@ -125,7 +147,8 @@ export class StreamReader {
    * @returns Where it stopped: `chunk.length`, or less when the sink had no slot; call again with
    *   the rest.
    * @throws {StreamError} ERR_STREAM_MAGIC, ERR_STREAM_VERSION, ERR_STREAM_PAGE, ERR_STREAM_FOOTER
-   *   If the bytes are no migration stream; ERR_STREAM_MULTIFD if its pages are elsewhere.
+   *   If the bytes are no migration stream; ERR_STREAM_MULTIFD if its pages are elsewhere;
+   *   ERR_STREAM_POSTCOPY if it is to be read as post-copy, and cannot.
    */
   push(chunk: Uint8Array, from: number): number {
     let at = from;
@@ -152,11 +175,7 @@ export class StreamReader {
    */
   end(): void {
     if (!this.isPastMemory) {
-      throw new StreamError(
-        'ERR_STREAM_TRUNCATED',
-        `Migration stream ended early, in its ${this.#state}, after ${this.#offsetBytes} bytes`,
-        this.#offsetBytes,
-      );
+      throw truncated(this.#state, this.#offsetBytes);
     }
   }
 
@@ -201,7 +220,7 @@ export class StreamReader {
     if (!this.#keepsHolding(bytes) && !this.#releaseHeld()) return -1;
     if (itemBytes === item.NOT_KNOWN) {
       if (this.#state === 'ramStart' && item.saysMultifd(bytes, this.#listForm())) {
-        this.#refuseMultifd();
+        throw pagesElsewhere(this.#offsetBytes);
       }
       // Only a recovered post-copy begins without a header.
       const isRecovery = this.#state === 'header';
@@ -226,47 +245,30 @@ export class StreamReader {
       case 'bitmap':
         return item.measureBitmapChunk(bytes);
       default:
-        return item.measureItem(bytes, { ram: this.#ramSection, bitmap: this.#bitmapSection });
+        return this.#measureItem(bytes);
     }
+  }
+
+  #measureItem(bytes: Uint8Array): number {
+    if (this.#isPostcopy && bytes[0] === SectionType.Eof) return 1;
+    const sections = { ram: this.#ramSection, bitmap: this.#bitmapSection };
+    return item.measureItem(bytes, sections, this.#readsPostcopy);
   }
 
   #measureHeader(bytes: Uint8Array): number {
     const recovery = item.measureRecovery(bytes);
     if (recovery !== 0) return recovery;
     if (bytes.length < item.HEADER_BYTES) {
-      if (!item.mayBeHeader(bytes)) this.#refuseHeader(bytes);
+      if (!item.mayBeHeader(bytes)) throw notAStream(bytes);
       return item.NEED_MORE;
     }
     const view = viewOf(bytes);
-    if (view.getUint32(0) !== STREAM_MAGIC) this.#refuseHeader(bytes);
+    if (view.getUint32(0) !== STREAM_MAGIC) throw notAStream(bytes);
     const version = view.getUint32(4);
     if (version !== STREAM_VERSION) {
-      throw new StreamError(
-        'ERR_STREAM_VERSION',
-        `Cannot read migration stream: its version is ${version}, expected ${STREAM_VERSION}`,
-        4,
-      );
+      throw otherVersion(version);
     }
     return item.HEADER_BYTES;
-  }
-
-  #refuseHeader(bytes: Uint8Array): never {
-    const seen = Buffer.from(bytes.subarray(0, 4)).toString('hex');
-    throw new StreamError(
-      'ERR_STREAM_MAGIC',
-      `Not a QEMU migration stream: it begins with ${seen}, expected 5145564d ("QEVM"); ` +
-        'multifd and TLS must be off on this channel',
-      0,
-    );
-  }
-
-  /** The pages of such a stream are on channels that are not carried: nothing would be whole. */
-  #refuseMultifd(): never {
-    throw new StreamError(
-      'ERR_STREAM_MULTIFD',
-      'Cannot carry migration stream: multifd is on, and sends pages over channels of its own',
-      this.#offsetBytes,
-    );
   }
 
   /** Acts on a whole bytes. False if it needs a slot that is not there; then nothing happened. */
@@ -312,6 +314,8 @@ export class StreamReader {
     const section = bytes.length >= 5 ? viewOf(bytes).getUint32(1) : -1;
     if (type === SectionType.Part && section === this.#ramSection) return this.#beginPart();
     if (type === SectionType.End && section === this.#ramSection) return this.#beginEnd(bytes);
+    if (type === SectionType.Eof) return this.#endPostcopy(bytes);
+    if (this.#readsPostcopy && item.beginsPostcopy(bytes) && !this.#beginPostcopy()) return false;
     this.#putOpaque(bytes);
     if (type === SectionType.Command) this.#noteCommand(bytes);
     else if (type === SectionType.Footer) this.#hasFooter = true;
@@ -327,7 +331,34 @@ export class StreamReader {
     if (command === Command.OpenReturnPath) this.#hasReturnPath = true;
     if (command === Command.PostcopyAdvise && bytes.length === 21) {
       this.#adviceSummary = view.getBigUint64(5);
+      if (this.#readsPostcopy && this.#adviceSummary !== 1n << BigInt(this.#pageBits)) {
+        throw noPostcopy('the host has larger pages than the guest', this.#offsetBytes);
+      }
     }
+    this.#skipBytes = item.packageBytes(bytes);
+  }
+
+  /** From here on each page comes once, and sections are the destination's own. */
+  #beginPostcopy(): boolean {
+    if (this.#isPostcopy) return true;
+    const cutter = this.#openCutter();
+    this.#flushOpaque();
+    this.#seal();
+    if (this.#sink.postcopy?.(this.#slot) === false) return false;
+    this.#slot = undefined;
+    this.#isPostcopy = true;
+    this.mayHold = false;
+    cutter.setReach(BATCH_PAGES_MAX, BATCH_SPAN_MAX);
+    return true;
+  }
+
+  #endPostcopy(bytes: Uint8Array): boolean {
+    this.#putOpaque(bytes);
+    this.#opaque.flush(false);
+    this.#isComplete = true;
+    this.#state = 'opaque';
+    this.#sink.end?.();
+    return true;
   }
 
   #beginSection(bytes: Uint8Array, section: number): void {
@@ -346,7 +377,8 @@ export class StreamReader {
   #beginPart(): boolean {
     this.#flushOpaque();
     const cutter = this.#openCutter();
-    if (!this.#markSection(cutter, true)) return false;
+    if (this.#isPostcopy) this.#isInside = true;
+    else if (!this.#markSection(cutter, true)) return false;
     this.#isEnd = false;
     this.#state = 'ramBody';
     return true;
@@ -356,7 +388,7 @@ export class StreamReader {
   #beginEnd(bytes: Uint8Array): boolean {
     this.#openCutter();
     this.#putOpaque(bytes);
-    this.#emitOpaque(true);
+    this.#opaque.flush(true);
     this.#isInside = true;
     this.#isEnd = true;
     this.#state = 'ramBody';
@@ -411,11 +443,7 @@ export class StreamReader {
         if (!this.#releaseHeld()) return next > at ? next : -1;
         return this.#goVerbatimInside(cutter, chunk, next);
       case CutStop.BadPage:
-        throw new StreamError(
-          'ERR_STREAM_PAGE',
-          'Cannot read RAM record: it names a block or page that the stream did not announce',
-          this.#offsetBytes + next - at,
-        );
+        throw badPage(this.#offsetBytes + next - at);
     }
     return next;
   }
@@ -424,11 +452,7 @@ export class StreamReader {
     if (bytes.length > 0) {
       const view = viewOf(bytes);
       if (bytes[0] !== SectionType.Footer || view.getUint32(1) !== this.#ramSection) {
-        throw new StreamError(
-          'ERR_STREAM_FOOTER',
-          'Cannot read RAM section: its footer is missing',
-          this.#offsetBytes,
-        );
+        throw noFooter(this.#offsetBytes);
       }
     }
     const cutter = this.#cutter!;
@@ -437,13 +461,14 @@ export class StreamReader {
       this.#seal();
       this.#putOpaque(EOS_RECORD);
       this.#putOpaque(bytes);
-      this.#emitOpaque(false);
+      this.#opaque.flush(false);
       this.#isInside = false;
-      this.#isComplete = true;
-      this.#state = 'opaque';
+      this.#isComplete = !this.#isPostcopy;
+      this.#state = this.#isPostcopy ? 'items' : 'opaque';
       return true;
     }
-    if (!this.#markSection(cutter, false)) return false;
+    if (this.#isPostcopy) this.#isInside = false;
+    else if (!this.#markSection(cutter, false)) return false;
     this.#state = 'items';
     return true;
   }
@@ -517,12 +542,13 @@ export class StreamReader {
     const held = cutter.takeHeld();
     this.#seal();
     const rest = held.length === 0 ? chunk.subarray(at) : joined(held, chunk.subarray(at));
-    if (item.isMultifdFlush(rest)) this.#refuseMultifd();
+    if (item.isMultifdFlush(rest)) throw pagesElsewhere(this.#offsetBytes);
     this.#beginVerbatim(rest, 'a RAM record of a kind that is not understood');
     return chunk.length;
   }
 
   #beginVerbatim(bytes: Uint8Array, reason: string): void {
+    if (this.#isPostcopy) throw noPostcopy(reason, this.#offsetBytes);
     this.#fallback = reason;
     this.#isVerbatim = true;
     this.#state = 'opaque';
@@ -530,25 +556,11 @@ export class StreamReader {
   }
 
   #putOpaque(bytes: Uint8Array): void {
-    let at = 0;
-    while (at < bytes.length) {
-      if (this.#opaqueBytes === OPAQUE_BYTES_MAX) this.#flushOpaque();
-      if (this.#opaqueBytes === 0) this.#opaqueStartsInside = this.#isInside;
-      const count = Math.min(bytes.length - at, OPAQUE_BYTES_MAX - this.#opaqueBytes);
-      this.#opaque.set(bytes.subarray(at, at + count), this.#opaqueBytes);
-      this.#opaqueBytes += count;
-      at += count;
-    }
+    this.#opaque.put(bytes, this.#isInside);
   }
 
   #flushOpaque(): void {
-    if (this.#opaqueBytes > 0) this.#emitOpaque(this.#isInside);
-  }
-
-  #emitOpaque(isInsideAfter: boolean): void {
-    const bytes = this.#opaque.subarray(0, this.#opaqueBytes);
-    this.#opaqueBytes = 0;
-    this.#emitBytes(bytes, isInsideAfter, this.#opaqueStartsInside);
+    this.#opaque.flush(this.#isInside);
   }
 
   #emitBytes(bytes: Uint8Array, isInsideAfter: boolean, isInsideBefore = this.#isInside): void {

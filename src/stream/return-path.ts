@@ -6,7 +6,7 @@ import { joined, viewOf } from './bytes.ts';
  * Source: QEMU migration/migration.c, enum mig_rp_message_type.
  */
 
-const ReturnType = { Shut: 1, Pong: 2, RecvBitmap: 5 } as const;
+export const ReturnType = { Shut: 1, Pong: 2, RequestById: 3, Request: 4, RecvBitmap: 5 } as const;
 
 const EMPTY = new Uint8Array(0);
 
@@ -27,6 +27,12 @@ export class ReturnPathWatcher {
   #isLost = false;
   #shutStatus: number | undefined;
   #messages = 0;
+  readonly #onMessage: ((type: number, message: Uint8Array) => void) | undefined;
+
+  /** @param onMessage Hears of every whole message, with its four bytes of type and length. */
+  constructor(onMessage?: (type: number, message: Uint8Array) => void) {
+    this.#onMessage = onMessage;
+  }
 
   /**
    * What the destination said last: 0 it has everything and the guest is its own; other values: it
@@ -78,6 +84,7 @@ export class ReturnPathWatcher {
     if (type === ReturnType.Shut && payloadBytes === 4) this.#shutStatus = view.getUint32(4);
     if (type === ReturnType.RecvBitmap) this.#isBitmapNext = true;
     this.#messages++;
+    this.#onMessage?.(type, bytes.subarray(0, 4 + payloadBytes));
     return 4 + payloadBytes;
   }
 

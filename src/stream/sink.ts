@@ -26,4 +26,14 @@ export interface StreamSink {
   pages(slot: Uint8Array, sealed: Int32Array): void;
   /** The next batch holds a page that the epoch already has. */
   epoch(): void;
+  /**
+   * Post-copy begins with the next bytes: from now on a batch has pages of one block, ascending,
+   * and a slot is one for them. Only of a reader that reads post-copy.
+   *
+   * @param unused A slot that was taken before, and has nothing in it; the sink's again.
+   * @returns False if it must wait for that: then nothing has happened.
+   */
+  postcopy?(unused: Uint8Array | undefined): boolean;
+  /** The stream of a post-copy is over: all its pages were given. */
+  end?(): void;
 }

@@ -23,6 +23,7 @@ enum Mode : std::uint8_t {
   kLongBatches = 2,
   kHolds = 4,
   kReleases = 8,  // at the end of each section, what is held
+  kReaches = 16,  // no batch farther than three pages, and ten from the first to the last
 };
 
 /// One block long enough that a batch of its pages reaches a limit, and one of two pages.
@@ -62,6 +63,7 @@ class Carrier {
     }
     cutter_.SetInside(true);
     cutter_.SetHolding((mode & kHolds) != 0);
+    cutter_.SetReach((mode & kReaches) != 0 ? 3 : 0, 10);
     cutter_.Begin(slot_.get(), slot_bytes_);
     destination_.Begin(false, false);
     return true;
@@ -353,6 +355,9 @@ std::vector<Seed> Seeds() {
       {"held-full-1", Often(kHolds).Page(5, 5).Put(xbzrle, nullptr, {1, 0, 5}, 5, 9).bytes()},
       {"held-full-2",
        Often(kHolds).Page(5, 5).Page(6, 6).Put(xbzrle, nullptr, {1, 0, 5}, 5, 9).bytes()},
+      {"reach", StreamWriter(80, kReaches).Zero(1, "a").Page(2, 1).Zero(30).Zero(3).Zero(4).bytes()},
+      {"reach-full",
+       StreamWriter(9, kReaches).Zero(1, "a").Zero(2).Zero(3).Zero(4).Zero(0, "pc.bios").bytes()},
       {"no-block", StreamWriter(4, 0).Zero(1).bytes()},
       {"map-full", MapFull().Zero(1).bytes()},
       {"map-full-end", MapFull().End().bytes()},

@@ -197,3 +197,25 @@ test('RamCutter setBlocks() with the largest block works or says that memory is 
   const record = new RamWriter(target).record({ kind: 'zero', block: 0, page: 0 }).stream();
   expect(cutter.cut(record, 0, record.length)).toBe(record.length * 8);
 });
+
+test('RamCutter setReach() bounds a batch to one block, ascending pages, and a span', () => {
+  const zero = (page: number, block = 0): RamRecord => ({ kind: 'zero', block, page });
+  const records = [zero(1), zero(2), zero(4), zero(5), zero(15), zero(14), zero(15), zero(16, 1)];
+  const writer = new RamWriter(LARGE);
+  for (const record of records) writer.record(record);
+  const stream = writer.stream();
+  const cutter = openCutter(LARGE);
+  cutter.setReach(3, 10);
+  const sealed = new Int32Array(Sealed.count);
+  const pages: number[] = [];
+  for (let at = 0; at < stream.length; ) {
+    cutter.begin(slotOf(BODY_BYTES_MAX));
+    const result = cutter.cut(stream, at, stream.length);
+    at += Math.floor(result / 8);
+    cutter.seal(sealed);
+    pages.push(sealed[Sealed.pages]!);
+    if (result % 8 === CutStop.PageAgain) cutter.beginEpoch();
+  }
+  // Three pages; then 5, for 15 is too far; 15, 14 descends; 15 is there already; another block.
+  expect(pages).toEqual([3, 1, 1, 1, 1, 1]);
+});

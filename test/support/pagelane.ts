@@ -35,8 +35,10 @@ export interface PagelaneOptions {
   readonly codec?: 'auto' | 'none' | 'lz4' | 'zstd';
   /** How QEMU reaches pagelane. @default unix */
   readonly qemu?: 'unix' | 'exec';
-  /** Further words for both commands. */
+  /** Further words for both commands, and for one of them. */
   readonly words?: readonly string[];
+  readonly sendWords?: readonly string[];
+  readonly receiveWords?: readonly string[];
 }
 
 /** A migration through two pagelane processes. */
@@ -76,6 +78,15 @@ export class PagelaneMigration implements AsyncDisposable {
       : await this.#prepareUnix(destination);
   }
 
+  /** Configures both QEMUs, and migrates by post-copy from the first page on. */
+  async beginPostcopy(pair: Pair, settings: MigrationSettings = {}): Promise<void> {
+    const capabilities = { 'postcopy-ram': true, ...settings.capabilities };
+    await configure(pair, { ...settings, capabilities });
+    await beginTo(pair.source, { uri: await this.prepare(pair) });
+    await settings.beforeStart?.();
+    await pair.source.qmp.execute('migrate-start-postcopy');
+  }
+
   /** Configures both QEMUs, migrates, and waits for both to complete. */
   async migrate(pair: Pair, settings: MigrationSettings = {}): Promise<MigrationReport> {
     await configure(pair, settings);
@@ -95,6 +106,11 @@ export class PagelaneMigration implements AsyncDisposable {
   narration(): string {
     const { sender, receiver } = this.#logs();
     return `--- send ---\n${sender}\n--- receive ---\n${receiver}`;
+  }
+
+  /** The result record of an end that may have ended by now. */
+  result(end: 'sender' | 'receiver'): MigrationResult | undefined {
+    return lastResult(this.#data()[end]);
   }
 
   /** Result records of both ends, once both commands have ended by themselves. */
@@ -170,11 +186,12 @@ export class PagelaneMigration implements AsyncDisposable {
 
   #receiveWords(): readonly string[] {
     const place = this.#options.network === undefined ? '127.0.0.1:0' : `0.0.0.0:${PORT}`;
-    return ['receive', '--listen', place, ...this.#commonWords()];
+    const { receiveWords = [] } = this.#options;
+    return ['receive', '--listen', place, ...receiveWords, ...this.#commonWords()];
   }
 
   #sendWords(port: number): readonly string[] {
-    const { network, codec, pathCount, pathWords } = this.#options;
+    const { network, codec, pathCount, pathWords, sendWords = [] } = this.#options;
     const words: string[] = ['send', ...(pathWords ?? [])];
     if (pathWords !== undefined) {
       // They say it all.
@@ -187,7 +204,7 @@ export class PagelaneMigration implements AsyncDisposable {
       }
     }
     if (codec !== undefined) words.push('--codec', codec);
-    return [...words, ...this.#commonWords()];
+    return [...words, ...sendWords, ...this.#commonWords()];
   }
 
   #logs(): { sender: string; receiver: string } {

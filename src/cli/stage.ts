@@ -1,0 +1,72 @@
+import {
+  type GatherSettings,
+  type Intermediary,
+  openIntermediaries,
+  parseIntermediary,
+  parseRate,
+  type StageOptions,
+} from '../index.ts';
+import { type Flags, readFlag, UsageError, type Values } from './options.ts';
+
+/** Flags of whoever puts pages into intermediaries, or gets them from there. */
+export const STAGE_FLAGS: Flags = {
+  stage: {
+    type: 'string',
+    multiple: true,
+    value: 'URL[,URL…]',
+    help: 'intermediaries for the pages of a post-copy: redis://[USER@]HOST[:PORT], rediss://…, redis+unix:/PATH',
+  },
+  'stage-bandwidth': {
+    type: 'string',
+    value: 'RATE|off',
+    help: 'most that goes to intermediaries, or is gathered ahead; default off',
+  },
+};
+
+/** Flags of whoever puts them there. */
+export const PARITY_FLAG: Flags = {
+  parity: {
+    type: 'string',
+    value: '0|1',
+    help: '1: any one intermediary may be lost, at 1/(N-1) more bytes; default 0',
+  },
+};
+
+function readAddresses(values: Values): ReturnType<typeof parseIntermediary>[] {
+  const texts = values.texts('stage').flatMap((text) => text.split(','));
+  return texts.map((text) => readFlag('stage', text, parseIntermediary));
+}
+
+function readBandwidth(values: Values): { maxBytesPerSecond?: number } {
+  const text = values.text('stage-bandwidth') ?? 'off';
+  return text === 'off' ? {} : { maxBytesPerSecond: readFlag('stage-bandwidth', text, parseRate) };
+}
+
+/** How a destination gathers. */
+export function readGather(values: Values): GatherSettings {
+  const intermediaries = readAddresses(values);
+  return { ...(intermediaries.length > 0 && { intermediaries }), ...readBandwidth(values) };
+}
+
+/** Opens what a source stages to; undefined if it does not. They are the caller's to close. */
+export async function openStage(values: Values): Promise<StageOptions | undefined> {
+  const addresses = readAddresses(values);
+  const parity = values.text('parity') ?? '0';
+  if (parity !== '0' && parity !== '1') throw new UsageError('--parity: must be 0 or 1');
+  const hasParity = parity === '1';
+  const bandwidth = readBandwidth(values);
+  if (addresses.length === 0) {
+    if (hasParity) throw new UsageError('--parity is for --stage');
+    return undefined;
+  }
+  const intermediaries = await openIntermediaries(addresses);
+  if (hasParity && intermediaries.length < 2) {
+    await closeStage(intermediaries);
+    throw new UsageError('--parity 1 needs two intermediaries at least');
+  }
+  return { intermediaries, hasParity, ...bandwidth };
+}
+
+export async function closeStage(intermediaries: readonly Intermediary[] = []): Promise<void> {
+  for (const each of intermediaries) await each[Symbol.asyncDispose]();
+}

@@ -1,0 +1,151 @@
+import { messageOf, PagelaneError, ProtocolError } from '../errors.ts';
+import { HEADER_BYTES } from '../frame/limits.ts';
+import type { RamLayout } from '../page/block.ts';
+import type { DecodedBatch } from '../page/decode.ts';
+import type { EncodedMessage } from '../stream/message.ts';
+import { encodePageRequest, PageRequestReader } from '../stream/page-request.ts';
+import { ReturnType } from '../stream/return-path.ts';
+import { type GatherSettings, PageGatherer } from './page-gatherer.ts';
+import type { Tally } from './progress.ts';
+import { encodeStaged, type StageMessage } from './stage-message.ts';
+
+/*
+ * The destination's end of a post-copy that goes by way of intermediaries
+ *
+ *   1. open       connections to all of them; then the source may switch over      open
+ *   2. gather     what the source says is there; what QEMU asks for, first         accept, hear
+ *   3. complete   nothing more comes from the source: it is let go                 complete
+ *   4. end        when all pages are with QEMU, so is what follows them            host.gathered
+ *
+ * What QEMU asks for before the source has staged it, is asked of the source.
+ */
+
+/** What the stage needs of the migration that it is a part of. */
+export interface DestinationStageHost {
+  readonly tally: Tally;
+  send(message: EncodedMessage): void;
+  /** Gives a batch to QEMU; resolves when it is written. */
+  write(batch: DecodedBatch): Promise<void>;
+  /** Gives what QEMU says to the source. */
+  relay(bytes: Uint8Array): void;
+  /** Digest of what was received. */
+  digest(): bigint;
+  fail(error: unknown): void;
+  /** All pages are with QEMU. */
+  gathered(): void;
+}
+
+export class DestinationStage implements AsyncDisposable {
+  readonly #host: DestinationStageHost;
+  readonly #settings: GatherSettings;
+  readonly #requests = new PageRequestReader();
+  #gatherer: PageGatherer | undefined;
+  #isOpening = false;
+  #isOver = false;
+  #needsSource = true;
+
+  constructor(settings: GatherSettings, host: DestinationStageHost) {
+    this.#settings = settings;
+    this.#host = host;
+  }
+
+  /** False once the source was let go: what becomes of it does not matter any more. */
+  get needsSource(): boolean {
+    return this.#needsSource;
+  }
+
+  /** Whether pages come from intermediaries now. */
+  get hasSwitched(): boolean {
+    return this.#host.tally.phase === 'postcopy';
+  }
+
+  /**
+   * Connects to the intermediaries, while the guest is at the source.
+   *
+   * @throws {ProtocolError} ERR_MESSAGE If that was said before, or no blocks were.
+   */
+  open(stage: StageMessage, layout: RamLayout | undefined): void {
+    if (layout === undefined || this.#isOpening) {
+      throw new ProtocolError('ERR_MESSAGE', 'Source stages before its blocks, or twice');
+    }
+    this.#isOpening = true;
+    const { tally, write } = this.#host;
+    PageGatherer.open({ layout, tally, settings: this.#settings, write }, stage).then(
+      (gatherer) => {
+        this.#gatherer = gatherer;
+        if (this.#isOver) void gatherer[Symbol.asyncDispose]();
+        else this.#tell(false);
+      },
+      (error: unknown) => this.#host.fail(error),
+    );
+  }
+
+  /**
+   * Takes entries of the manifest; the first come before anything of the post-copy.
+   *
+   * @throws {PagelaneError} ERR_MESSAGE, ERR_MANIFEST_… If they cannot be so.
+   */
+  accept(entries: Uint8Array): void {
+    const { tally } = this.#host;
+    const gatherer = this.#gathererNow();
+    if (!this.hasSwitched) {
+      tally.phase = 'postcopy';
+      tally.beginRound();
+    }
+    gatherer.accept(entries);
+  }
+
+  /** Every page is known: the source is let go. */
+  complete(): void {
+    const gatherer = this.#gathererNow();
+    gatherer.complete();
+    this.#tell(true);
+    this.#needsSource = false;
+    this.#host.tally.waitsFor = 'pages to be gathered';
+    gatherer.done().then(
+      () => this.#host.gathered(),
+      (error: unknown) => this.fail(error),
+    );
+  }
+
+  /** Hears what QEMU says, message by message, and answers its requests or passes them on. */
+  hear(type: number, message: Uint8Array, isSuccess: boolean): void {
+    if (type === ReturnType.RequestById || type === ReturnType.Request) {
+      const request = this.#requests.read(message);
+      const { isStaged, isThere } = this.#gathererNow().want(request);
+      isThere.catch((error: unknown) => this.fail(error));
+      if (!isStaged && this.#needsSource) this.#host.relay(encodePageRequest(request));
+      return;
+    }
+    // The source hears of success when it is let go.
+    const isOwn = this.hasSwitched && isSuccess;
+    if (this.#needsSource && !isOwn) this.#host.relay(message);
+  }
+
+  /** Ends the migration: as a post-copy that is paused, as long as the source has its pages. */
+  fail(error: unknown): void {
+    if (this.#isOver) return;
+    if (!this.#needsSource || !this.hasSwitched) this.#host.fail(error);
+    else {
+      const text = `Post-copy is paused: ${messageOf(error)}`;
+      this.#host.fail(new PagelaneError('ERR_POSTCOPY_PAUSED', text));
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isOver = true;
+    if (this.#gatherer === undefined) return;
+    this.#host.tally.gathered = this.#gatherer.facts();
+    await this.#gatherer[Symbol.asyncDispose]();
+  }
+
+  #gathererNow(): PageGatherer {
+    if (this.#gatherer !== undefined) return this.#gatherer;
+    throw new ProtocolError('ERR_MESSAGE', 'Source has staged pages, and not said where');
+  }
+
+  #tell(hasAll: boolean): void {
+    const digest = hasAll ? this.#host.digest() : 0n;
+    this.#host.send(encodeStaged({ hasAll, digest }, HEADER_BYTES));
+  }
+}

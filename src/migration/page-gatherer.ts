@@ -1,0 +1,183 @@
+import { PagelaneError, StagingError } from '../errors.ts';
+import type { RamLayout } from '../page/block.ts';
+import { BatchDecoder, type DecodedBatch } from '../page/decode.ts';
+import { type IntermediaryAddress, parseIntermediary } from '../staging/address.ts';
+import { ExtentSeal } from '../staging/extent.ts';
+import { Gather, type GatherFacts } from '../staging/gather.ts';
+import { Intermediary } from '../staging/intermediary.ts';
+import { decodeEntries } from '../staging/manifest-codec.ts';
+import type { PageRequest } from '../stream/page-request.ts';
+import { decodedPages, type Tally } from './progress.ts';
+import type { StageMessage } from './stage-message.ts';
+
+/*
+ * The pages of a post-copy, from intermediaries to the destination's QEMU
+ *
+ *   1. accept   which extent holds which page, as the source tells it            accept
+ *   2. gather   in the background; what QEMU asks for, before all else           want
+ *   3. decode   each batch, in the addon's threads                               #apply
+ *   4. write    to QEMU, every page once, in whatever order they come            parts.write
+ */
+
+/** How pages are gathered that the source has staged. */
+export interface GatherSettings {
+  /**
+   * This host's own addresses of the intermediaries, in the source's order. @default the source's
+   */
+  readonly intermediaries?: readonly IntermediaryAddress[];
+  /** Most bytes a second that are gathered ahead of what QEMU asks for. @default no limit */
+  readonly maxBytesPerSecond?: number;
+}
+
+interface Parts {
+  readonly layout: RamLayout;
+  readonly tally: Tally;
+  readonly settings: GatherSettings;
+  /** Writes a batch to QEMU; resolves when it is written. */
+  readonly write: (batch: DecodedBatch) => Promise<void>;
+}
+
+/** Gathers the pages of one post-copy. */
+export class PageGatherer implements AsyncDisposable {
+  readonly #parts: Parts;
+  readonly #intermediaries: readonly (Intermediary | undefined)[];
+  readonly #decoder: BatchDecoder;
+  readonly #gather: Gather;
+  readonly #blocks: ReadonlyMap<string, number>;
+
+  private constructor(
+    parts: Parts,
+    stage: StageMessage,
+    intermediaries: readonly (Intermediary | undefined)[],
+  ) {
+    this.#parts = parts;
+    this.#intermediaries = intermediaries;
+    const { layout } = parts;
+    this.#blocks = new Map(layout.blocks.map(({ name }, index) => [name, index]));
+    this.#decoder = new BatchDecoder(layout, 0, { isOrdered: false });
+    this.#gather = new Gather({
+      layout,
+      seal: new ExtentSeal(stage.key, stage.scope),
+      intermediaries,
+      apply: (batch, extent) => this.#apply(batch, extent),
+      removes: 'later',
+    });
+    this.#gather.setLimit(parts.settings.maxBytesPerSecond);
+  }
+
+  /**
+   * Connects to all intermediaries.
+   *
+   * @throws {StagingError} ERR_STAGING_… If one is not to be reached, or they are not as many as
+   *   the source has.
+   */
+  static async open(parts: Parts, stage: StageMessage): Promise<PageGatherer> {
+    const addresses = addressesFor(stage, parts.settings.intermediaries ?? []);
+    const opened: Intermediary[] = [];
+    try {
+      for (const address of addresses) opened.push(await Intermediary.open(address));
+      return new PageGatherer(parts, stage, opened);
+    } catch (cause) {
+      for (const each of opened) await each[Symbol.asyncDispose]();
+      throw cause;
+    }
+  }
+
+  /**
+   * Takes entries of the manifest.
+   *
+   * @throws {StagingError} ERR_MANIFEST_… If they are none, or do not fit those before them.
+   */
+  accept(entries: Uint8Array): void {
+    for (const entry of decodeEntries(entries)) this.#gather.accept(entry);
+  }
+
+  /** All entries were given, and the source has made sure of them. */
+  complete(): void {
+    this.#gather.complete();
+    this.#gather.startRemoving();
+  }
+
+  /**
+   * Has what QEMU asks for gathered first.
+   *
+   * @returns Whether all of it is staged already; and when it is with QEMU.
+   * @throws {PagelaneError} ERR_STREAM_REQUEST If the guest has no such memory.
+   */
+  want(request: PageRequest): { readonly isStaged: boolean; readonly isThere: Promise<void> } {
+    const { pageBits, blocks } = this.#parts.layout;
+    const block = this.#blocks.get(request.block) ?? -1;
+    const first = request.offsetBytes / 2 ** pageBits;
+    const count = request.lengthBytes / 2 ** pageBits;
+    const usedBytes = blocks[block]?.usedBytes ?? 0;
+    const isWhole = Number.isInteger(first) && Number.isInteger(count) && count > 0;
+    if (!isWhole || request.offsetBytes + request.lengthBytes > usedBytes) {
+      const text = `Destination QEMU asked for memory that there is not, of "${request.block}"`;
+      throw new PagelaneError('ERR_STREAM_REQUEST', text);
+    }
+    let isStaged = true;
+    const wanted: Promise<void>[] = [];
+    for (let page = first; page < first + count; page++) {
+      isStaged &&= this.#gather.manifest.find(block, page) !== undefined;
+      wanted.push(this.#gather.want(block, page));
+    }
+    return { isStaged, isThere: Promise.all(wanted).then(() => {}) };
+  }
+
+  /**
+   * Waits until every page is with QEMU, and removed from the intermediaries.
+   *
+   * @throws {StagingError} ERR_STAGING_PAGES_GONE If pages are nowhere any more.
+   */
+  done(): Promise<GatherFacts> {
+    return this.#gather.done();
+  }
+
+  facts(): GatherFacts {
+    return this.#gather.facts();
+  }
+
+  /** Stops; what is at intermediaries stays there for its time to live. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#gather[Symbol.asyncDispose]();
+    for (const each of this.#intermediaries) await each?.[Symbol.asyncDispose]();
+  }
+
+  async #apply(bytes: Uint8Array, extent: number): Promise<number> {
+    const batch = await this.#decoder.decode(bytes, extent);
+    const pages = decodedPages(batch.decoded);
+    this.#parts.tally.addPages(pages);
+    try {
+      await this.#parts.write(batch);
+    } finally {
+      this.#decoder.give(batch.output);
+    }
+    return pages.pages;
+  }
+}
+
+function addressesFor(
+  { intermediaries }: StageMessage,
+  own: readonly IntermediaryAddress[],
+): readonly IntermediaryAddress[] {
+  if (own.length === 0) return intermediaries.map((text) => parseShared(text));
+  if (own.length === intermediaries.length) return own;
+  const text =
+    `Cannot gather: --stage names ${own.length} intermediaries here, and the source has ` +
+    `${intermediaries.length}`;
+  throw new StagingError('ERR_STAGING_CONNECT', text);
+}
+
+/** What a peer names is for the network: it must not read files here. */
+function parseShared(text: string): IntermediaryAddress {
+  try {
+    const address = parseIntermediary(text);
+    const { passwordFile, caFile, certificateFile, keyFile } = address;
+    const named = [passwordFile, caFile, certificateFile, keyFile];
+    if (named.every((file) => file === undefined)) return { ...address, isForeign: true };
+  } catch {
+    // Said below: what the peer wrote is not repeated.
+  }
+  const why = 'the source names one that cannot be used from here; give --stage';
+  throw new StagingError('ERR_STAGING_CONNECT', `Cannot connect to intermediary: ${why}`);
+}

@@ -1,0 +1,194 @@
+import { randomBytes } from 'node:crypto';
+import { StagingError } from '../errors.ts';
+import { Sealed } from '../native.ts';
+import type { PageRun } from '../page/bitmap.ts';
+import { memoryBytes, type RamLayout } from '../page/block.ts';
+import type { CodecName } from '../page/codec-choice.ts';
+import type { BatchEncoder, EncodedBatch } from '../page/encode.ts';
+import { sharedText } from '../staging/address.ts';
+import { ExtentSeal } from '../staging/extent.ts';
+import type { Intermediary } from '../staging/intermediary.ts';
+import { ATTEMPT_BYTES, EXTENT_KEY_BYTES } from '../staging/limits.ts';
+import { EntryWriter } from '../staging/manifest-codec.ts';
+import { extentEncoder } from '../staging/pages.ts';
+import { Scatter } from '../staging/scatter.ts';
+import { viewOf } from '../stream/bytes.ts';
+import type { StagedFacts } from './progress.ts';
+import type { StageMessage } from './stage-message.ts';
+
+/*
+ * The pages of a post-copy, from the source's stream to intermediaries
+ *
+ *   1. encode    batches, in the addon's threads                                   put
+ *   2. scatter   in the stream's order, into extents                               #scatterNext
+ *   3. tell      the destination which extent holds which page                     onEntries
+ *   4. finish    when every intermediary was asked whether it still has its own    finish
+ */
+
+/* Fixed by the protocol: docs/protocol.md, section 7 */
+const BATCH_HEADER_BYTES = 40;
+const MAP_BYTES_AT = 8;
+const MAP_ENTRY_BYTES = 16;
+const PAGE_KIND_MIN = 0x10;
+
+/** Where pages of a post-copy go. */
+export interface StageOptions {
+  /** Open; they stay the caller's. The destination must reach them too. */
+  readonly intermediaries: readonly Intermediary[];
+  /** Whether any one of them may be lost; takes two at least. @default false */
+  readonly hasParity?: boolean;
+  /** Most bytes a second that go to them. @default no limit */
+  readonly maxBytesPerSecond?: number;
+}
+
+interface Parts {
+  readonly layout: RamLayout;
+  readonly codec: CodecName;
+  readonly threads: number;
+  /** Entries of the manifest that hold from now on. */
+  readonly onEntries: (entries: Uint8Array) => void;
+  /** A batch went into an extent. */
+  readonly onBatch: (batch: EncodedBatch) => void;
+  readonly onRoom: () => void;
+  readonly onError: (error: unknown) => void;
+}
+
+/** Puts the pages of one post-copy into intermediaries. */
+export class PageStager implements AsyncDisposable {
+  /** What the destination has to know. */
+  readonly message: StageMessage;
+  readonly #parts: Parts;
+  readonly #encoder: BatchEncoder;
+  readonly #scatter: Scatter;
+  readonly #entries: EntryWriter;
+  #turn: Promise<void> = Promise.resolve();
+
+  private constructor(
+    parts: Parts,
+    {
+      scatter,
+      entries,
+      message,
+    }: { scatter: Scatter; entries: EntryWriter; message: StageMessage },
+  ) {
+    this.#parts = parts;
+    this.message = message;
+    this.#scatter = scatter;
+    this.#entries = entries;
+    const { codec, threads, layout } = parts;
+    // What intermediaries have room for counts more than what a fast one could take.
+    const steady = codec === 'auto' ? 'lz4' : codec;
+    this.#encoder = extentEncoder(2 ** layout.pageBits, { codec: steady, threads });
+  }
+
+  /**
+   * Makes sure that the intermediaries can hold all of the guest's memory.
+   *
+   * @throws {StagingError} ERR_STAGING_… If one cannot, or is not to be trusted with it.
+   * @throws {RangeError} If there are too few of them, or pages are too large.
+   */
+  static async open(parts: Parts, options: StageOptions): Promise<PageStager> {
+    const { layout, onEntries } = parts;
+    const { intermediaries, hasParity = false, maxBytesPerSecond } = options;
+    const attempt = randomBytes(ATTEMPT_BYTES).toString('hex');
+    const message: StageMessage = {
+      scope: { vm: attempt.slice(0, 8), attempt },
+      key: randomBytes(EXTENT_KEY_BYTES),
+      intermediaries: intermediaries.map(({ address }) => sharedText(address)),
+    };
+    const entries = new EntryWriter();
+    const tell = (): void => {
+      if (!entries.isEmpty) onEntries(entries.take());
+    };
+    const scatter = await Scatter.open(
+      {
+        layout,
+        seal: new ExtentSeal(message.key, message.scope),
+        intermediaries,
+        hasParity,
+        isLastCopy: true,
+        onEntry: (entry) => {
+          // Those that come together go together.
+          if (entries.isEmpty) setImmediate(tell);
+          if (entries.add(entry)) return;
+          tell();
+          entries.add(entry);
+        },
+      },
+      memoryBytes(layout),
+    );
+    scatter.setLimit(maxBytesPerSecond);
+    return new PageStager(parts, { scatter, entries, message });
+  }
+
+  /** A slot for the next batch; undefined while there is no room. */
+  takeSlot(): Uint8Array | undefined {
+    return this.#encoder.takeSlot();
+  }
+
+  /** Takes a sealed batch of pages of one block, ascending. */
+  put(slot: Uint8Array, sealed: Int32Array): void {
+    const start = sealed[Sealed.start]!;
+    const { block, runs } = pagesOf(slot.subarray(start, sealed[Sealed.end]!));
+    const encoding = this.#encoder.encode(slot, sealed, 0);
+    encoding.then(this.#parts.onRoom, () => {});
+    const turn = this.#turn.then(async () => {
+      const batch = await encoding;
+      await this.#scatter.add(batch.buffer.subarray(batch.start, batch.end), block, runs);
+      this.#parts.onBatch(batch);
+      this.#encoder.release(batch);
+      this.#parts.onRoom();
+    });
+    this.#turn = turn;
+    turn.catch(this.#parts.onError);
+  }
+
+  /** Sends off what is begun: somebody waits for it. */
+  flush(): void {
+    this.#turn.then(() => this.#scatter.flush()).catch(() => {});
+  }
+
+  /**
+   * Waits until every page is in an extent that its intermediary had a moment ago, or can be had
+   * from its stripe; and the destination was told.
+   *
+   * @throws {StagingError} ERR_STAGING_LOST If pages are nowhere any more.
+   */
+  async finish(): Promise<void> {
+    await this.#turn;
+    if (!(await this.#scatter.verify())) {
+      const lost = this.#scatter.facts().lost.join(', ') || 'an intermediary';
+      const text = `Cannot stage: pages were lost with ${lost}`;
+      throw new StagingError('ERR_STAGING_LOST', text);
+    }
+    if (!this.#entries.isEmpty) this.#parts.onEntries(this.#entries.take());
+  }
+
+  facts(): Omit<StagedFacts, 'evictionMs'> {
+    const { extents, extentBytes, parityBytes, lost } = this.#scatter.facts();
+    return { extents, extentBytes, parityBytes, lostIntermediaries: lost };
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#scatter[Symbol.asyncDispose]();
+  }
+}
+
+/** Block and pages of a sealed batch, ascending: read off its map, which is not compressed. */
+function pagesOf(batch: Uint8Array): { block: number; runs: PageRun[] } {
+  const view = viewOf(batch);
+  const mapEnd = BATCH_HEADER_BYTES + view.getUint32(MAP_BYTES_AT, true);
+  const runs: PageRun[] = [];
+  let block = 0;
+  for (let at = BATCH_HEADER_BYTES; at < mapEnd; at += MAP_ENTRY_BYTES) {
+    if (view.getUint8(at) < PAGE_KIND_MIN) continue;
+    block = view.getUint16(at + 2, true);
+    const count = view.getUint16(at + 4, true);
+    const first = Number(view.getBigUint64(at + 8, true));
+    const last = runs.at(-1);
+    if (last !== undefined && last.first + last.count === first) {
+      runs[runs.length - 1] = { first: last.first, count: last.count + count };
+    } else runs.push({ first, count });
+  }
+  return { block, runs };
+}

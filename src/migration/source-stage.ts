@@ -1,0 +1,191 @@
+import { messageOf, PagelaneError } from '../errors.ts';
+import { HEADER_BYTES } from '../frame/limits.ts';
+import type { RamLayout } from '../page/block.ts';
+import type { CodecName } from '../page/codec-choice.ts';
+import type { EncodedBatch } from '../page/encode.ts';
+import type { EncodedMessage } from '../stream/message.ts';
+import { ReturnType } from '../stream/return-path.ts';
+import { PageStager, type StageOptions } from './page-stager.ts';
+import type { Tally } from './progress.ts';
+import { encodeEntries, encodeStage, type StagedMessage } from './stage-message.ts';
+
+/*
+ * The source's end of a post-copy that goes by way of intermediaries
+ *
+ *   1. open     intermediaries have the room, and the destination reaches them       open
+ *   2. switch   the destination hears it before anything of the post-copy            switchOver
+ *   3. stage    pages, in the order in which QEMU gives them                         stager
+ *   4. finish   all of them are held; the destination is told all entries            finish
+ *   5. free     it runs the guest and knows where all pages are: so QEMU may go      #free
+ *
+ * Until 2 the guest is here. From then on it is at the destination, and paused there if staging
+ * fails before 5: the source QEMU has its pages until then.
+ */
+
+/* Chosen by us */
+
+/** How long the destination may take to reach the intermediaries, or to take in the manifest. */
+const TIMEOUT_MS = 60_000;
+
+/* Fixed by QEMU */
+
+/** The PING behind all device state. Source: QEMU migration/migration.c, postcopy_start. */
+const PING_LOADED = 3;
+
+/** What the stage needs of the migration that it is a part of. */
+export interface SourceStageHost {
+  readonly tally: Tally;
+  readonly codec: CodecName;
+  readonly threads: number;
+  /** Queues a message in its place. */
+  put(message: EncodedMessage): void;
+  /** Queues the last message. */
+  putEnd(): void;
+  /** There may be room for more of QEMU's stream. */
+  feed(): void;
+  fail(error: unknown): void;
+  /** Digest of what was sent. */
+  digest(): bigint;
+  /** The package is loaded: the guest runs at the destination. */
+  loaded(): void;
+  /** The source QEMU may go. */
+  free(): void;
+}
+
+export class SourceStage implements AsyncDisposable {
+  readonly #host: SourceStageHost;
+  readonly #options: StageOptions;
+  #stager: PageStager | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #isReady = false;
+  #hasSwitched = false;
+  #isLoaded = false;
+  #isTold = false;
+  #hasAll = false;
+  #isOver = false;
+
+  constructor(host: SourceStageHost, options: StageOptions) {
+    this.#host = host;
+    this.#options = options;
+  }
+
+  /** Whether the stream must wait: nobody may switch before pages have a place for certain. */
+  get mustWait(): boolean {
+    return !this.#isReady;
+  }
+
+  /** Whether pages go to intermediaries now. */
+  get hasSwitched(): boolean {
+    return this.#hasSwitched;
+  }
+
+  /** Takes pages, once it was switched over. */
+  get stager(): PageStager {
+    return this.#stager!;
+  }
+
+  /** As soon as the guest's memory is known. */
+  open(layout: RamLayout): void {
+    const { tally, codec, threads } = this.#host;
+    this.#limitWait('intermediaries to be ready');
+    const parts = {
+      ...{ layout, codec, threads },
+      onEntries: (entries: Uint8Array) => this.#host.put(encodeEntries(entries, HEADER_BYTES)),
+      onBatch: (batch: EncodedBatch) => tally.note(batch),
+      onRoom: () => this.#host.feed(),
+      onError: (error: unknown) => this.#host.fail(error),
+    };
+    PageStager.open(parts, this.#options).then(
+      (stager) => {
+        this.#stager = stager;
+        if (this.#isOver) void stager[Symbol.asyncDispose]();
+        else this.#host.put(encodeStage(stager.message, HEADER_BYTES));
+      },
+      (error: unknown) => this.#host.fail(error),
+    );
+  }
+
+  /** The next bytes are of the post-copy. */
+  switchOver(): void {
+    this.#hasSwitched = true;
+    this.#host.put(encodeEntries(NO_ENTRIES, HEADER_BYTES));
+  }
+
+  /** QEMU has given its last page. */
+  finish(): void {
+    this.#host.tally.waitsFor = 'intermediaries to hold all pages';
+    this.stager.finish().then(
+      () => {
+        if (this.#isOver) return;
+        this.#limitWait('the destination to know where all pages are');
+        this.#isTold = true;
+        this.#host.putEnd();
+      },
+      (error: unknown) => this.#host.fail(error),
+    );
+  }
+
+  /**
+   * Takes what the destination says of it.
+   *
+   * @throws {PagelaneError} ERR_MESSAGE If it cannot be so; ERR_DIGEST if it was given other bytes.
+   */
+  take({ hasAll, digest }: StagedMessage): void {
+    this.#stopWait();
+    if (!hasAll) {
+      this.#isReady = true;
+      this.#host.feed();
+      return;
+    }
+    if (!this.#isTold) {
+      throw new PagelaneError('ERR_MESSAGE', 'Destination has all before it was told of all');
+    }
+    if (digest !== this.#host.digest()) {
+      const text = 'What the destination was given differs from what was sent';
+      throw new PagelaneError('ERR_DIGEST', text);
+    }
+    this.#hasAll = true;
+    this.#free();
+  }
+
+  /** Hears what the destination's QEMU says. */
+  hear(type: number, message: Uint8Array): void {
+    const isLoaded = type === ReturnType.Pong && message.at(-1) === PING_LOADED;
+    if (!isLoaded || !this.#hasSwitched) return;
+    this.#isLoaded = true;
+    this.#host.loaded();
+    this.#free();
+  }
+
+  /** How an error is told of: once it has switched, as a post-copy that is paused. */
+  describe(error: unknown): unknown {
+    if (!this.#hasSwitched) return error;
+    return new PagelaneError('ERR_POSTCOPY_PAUSED', `Post-copy is paused: ${messageOf(error)}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isOver = true;
+    this.#stopWait();
+    await this.#stager?.[Symbol.asyncDispose]();
+  }
+
+  #free(): void {
+    if (this.#isLoaded && this.#hasAll && !this.#isOver) this.#host.free();
+  }
+
+  #limitWait(what: string): void {
+    this.#stopWait();
+    this.#host.tally.waitsFor = what;
+    this.#timer = setTimeout(() => {
+      const text = `Waited ${TIMEOUT_MS} ms for ${what}`;
+      this.#host.fail(new PagelaneError('ERR_STAGING_TIMEOUT', text));
+    }, TIMEOUT_MS);
+  }
+
+  #stopWait(): void {
+    clearTimeout(this.#timer);
+    this.#host.tally.waitsFor = undefined;
+  }
+}
+
+const NO_ENTRIES = new Uint8Array(0);
