@@ -93,6 +93,7 @@ export { FileJournal, type Journal, newMigrationId } from './migration/journal.t
 export { migrateToNull } from './migration/null-peer.ts';
 export type { GatherSettings } from './migration/page-gatherer.ts';
 export type { StageOptions } from './migration/page-stager.ts';
+export { type ParkFacts, type ParkOptions, parkGuest } from './migration/park.ts';
 export type {
   CodecBytes,
   MigrationResult,
@@ -115,6 +116,8 @@ export {
 } from './migration/session.ts';
 export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';
+export { readTicket, type Ticket, writeTicket } from './migration/ticket.ts';
+export { type UnparkFacts, type UnparkOptions, unparkGuest } from './migration/unpark.ts';
 export { DirtyBitmap, type PageRun } from './page/bitmap.ts';
 export type { CodecName } from './page/codec-choice.ts';
 export { formatCpuSet, parseCpuSet } from './page/cpu-set.ts';
@@ -135,10 +138,11 @@ export {
 } from './page/memory.ts';
 export { digestMemory } from './page/memory-digest.ts';
 export { RoundChoice } from './page/round.ts';
-export { checkCpuSet, type ThreadOptions } from './page/threads.ts';
+export { checkCpuSet, setThreads, type ThreadOptions } from './page/threads.ts';
 export { createKeyFile, readKeyFile } from './path/key-file.ts';
 export type { PathReport } from './path/path.ts';
 export type { Security } from './path/secure.ts';
+export { QmpClient } from './qmp/client.ts';
 export type { ConnectOptions } from './session/connect.ts';
 export type { SessionEvent } from './session/events.ts';
 export type { ListenOptions } from './session/listener.ts';
@@ -154,6 +158,7 @@ export {
   type IntermediaryFacts,
   type IntermediaryOptions,
 } from './staging/intermediary.ts';
+export { keyPrefixes, removeStaged, type StagedAttempt } from './staging/leftovers.ts';
 export type { ExtentEntry, ManifestEntry, ParityEntry, VoidEntry } from './staging/manifest.ts';
 export { decodeEntries, EntryWriter, encodeEntry } from './staging/manifest-codec.ts';
 export { openIntermediaries } from './staging/open-intermediaries.ts';

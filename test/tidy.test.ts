@@ -16,6 +16,7 @@ const ALLOWED: Record<string, readonly string[]> = {
   path: ['root', 'frame'],
   session: ['root', 'frame', 'path'],
   staging: ['root', 'page', 'path/pacing'],
+  qmp: ['root'],
   migration: ['root', 'frame', 'page', 'stream', 'path', 'session', 'staging'],
   control: ['root', 'path', 'session', 'migration'],
   cli: ['index'],

@@ -3,14 +3,17 @@ import { readFileSync } from 'node:fs';
 import { codeOf, messageOf } from '../index.ts';
 import { adviceOn } from './advice.ts';
 import { bench } from './bench.ts';
+import { gather } from './gather.ts';
 import { keygen } from './keygen.ts';
 import { ls } from './ls.ts';
 import { UsageError } from './options.ts';
+import { park } from './park.ts';
 import { path } from './path.ts';
 import { receive } from './receive.ts';
 import { print } from './report.ts';
 import { send } from './send.ts';
 import { set } from './set.ts';
+import { staging } from './staging.ts';
 import { status } from './status.ts';
 import { printable } from './table.ts';
 
@@ -21,6 +24,10 @@ Usage: pagelane COMMAND [options]
   send       the source's side of one migration
   receive    the destination's side of one migration
   keygen     write a new shared key
+
+  park       a whole virtual machine into intermediaries, with no destination yet
+  gather     and back into a QEMU, anywhere
+  staging    what is at intermediaries: ls, rm
 
   bench      made-up memory through all that a migration goes through
 
@@ -39,6 +46,9 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   send,
   receive,
   keygen,
+  park,
+  gather,
+  staging,
   ls,
   path,
   set,
@@ -65,6 +75,7 @@ async function main(args: readonly string[]): Promise<number> {
   return await command(rest);
 }
 
+/** What is told here: what ends a command that has no session. */
 function explain(error: unknown): number {
   if (error instanceof UsageError) {
     process.stderr.write(`pagelane: ${error.message}; see "pagelane --help"\n`);
@@ -74,7 +85,7 @@ function explain(error: unknown): number {
   const advice = adviceOn(codeOf(error));
   const toDo = advice === undefined ? '' : `\n  to do: ${advice}`;
   process.stderr.write(`pagelane: ${codeOf(error)}: ${printable(messageOf(error))}${toDo}\n`);
-  return 1;
+  return codeOf(error) === 'ERR_POSTCOPY_PAUSED' ? 7 : 1;
 }
 
 main(process.argv.slice(2)).then(

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import {
   type AcceptOptions,
   type ControlServer,
@@ -47,6 +48,11 @@ const FLAGS: Flags = {
     help: 'for --verify: RAM block, and the file that a QEMU started with -S maps for it, share=on',
   },
   ...STAGE_FLAGS,
+  ticket: {
+    type: 'string',
+    value: 'FILE',
+    help: 'what opens staged pages, kept until all are here: for "gather --recover" after a crash',
+  },
   ...COMMON_FLAGS,
 };
 
@@ -93,7 +99,8 @@ export async function receive(args: readonly string[]): Promise<number> {
     first.session.setMaxBandwidth(common.maxBytesPerSecond);
     const about = { name, side: 'destination', reporter } as const;
     control = await startControl(first.session, migration, about);
-    const result = await run(migration, first.session, common, reporter, signal);
+    const ticket = values.text('ticket');
+    const result = await run(migration, first.session, { ...common, ticket }, reporter, signal);
     return exitCodeOf(result);
   } catch (error) {
     return reporter.early('destination', error);
@@ -141,7 +148,7 @@ async function firstMigration(
 async function run(
   migration: DestinationStream,
   session: MigrationSession,
-  common: CommonOptions,
+  { ticket, ...common }: CommonOptions & { readonly ticket: string | undefined },
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<MigrationResult> {
@@ -154,6 +161,7 @@ async function run(
     { signal },
   );
   reporter.stop();
+  if (ticket !== undefined && result.outcome === 'completed') await rm(ticket, { force: true });
   // The result is the last that is written.
   await session.close();
   await events;

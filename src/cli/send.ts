@@ -96,7 +96,7 @@ export async function send(args: readonly string[]): Promise<number> {
   try {
     const security = readSecurity(values);
     if (security.kind === 'none') warnInsecure(reporter);
-    stage = await openStage(values);
+    stage = await openStage(values, { isInsecure: security.kind === 'none' });
     if (common.qemu.kind !== 'stdio') listener = await QemuListener.listen(common.qemu);
     session = await connect({ ...sessionOptions(common), security, ...paths, signal });
     session.setMaxBandwidth(common.maxBytesPerSecond);

@@ -2,9 +2,11 @@ import {
   type GatherSettings,
   type Intermediary,
   openIntermediaries,
+  parseDuration,
   parseIntermediary,
   parseRate,
   type StageOptions,
+  writeTicket,
 } from '../index.ts';
 import { type Flags, readFlag, UsageError, type Values } from './options.ts';
 
@@ -32,6 +34,20 @@ export const PARITY_FLAG: Flags = {
   },
 };
 
+/** How long what is parked stays there. */
+export const TTL_FLAG: Flags = {
+  ttl: {
+    type: 'string',
+    value: 'TIME',
+    help: 'how long intermediaries keep the guest; default 168h',
+  },
+};
+
+/* Chosen by us */
+
+/** A parked guest that nobody gathers stays so long. */
+const PARKED_TTL_MS: number = 7 * 24 * 3_600_000;
+
 function readAddresses(values: Values): ReturnType<typeof parseIntermediary>[] {
   const texts = values.texts('stage').flatMap((text) => text.split(','));
   return texts.map((text) => readFlag('stage', text, parseIntermediary));
@@ -45,11 +61,22 @@ function readBandwidth(values: Values): { maxBytesPerSecond?: number } {
 /** How a destination gathers. */
 export function readGather(values: Values): GatherSettings {
   const intermediaries = readAddresses(values);
-  return { ...(intermediaries.length > 0 && { intermediaries }), ...readBandwidth(values) };
+  const path = values.text('ticket');
+  return {
+    ...(intermediaries.length > 0 && { intermediaries }),
+    ...readBandwidth(values),
+    ...(path !== undefined && { keepTicket: (ticket) => writeTicket(path, ticket) }),
+  };
 }
 
 /** Opens what a source stages to; undefined if it does not. They are the caller's to close. */
-export async function openStage(values: Values): Promise<StageOptions | undefined> {
+export async function openStage(
+  values: Values,
+  {
+    isParking = false,
+    isInsecure = false,
+  }: { readonly isParking?: boolean; readonly isInsecure?: boolean } = {},
+): Promise<StageOptions | undefined> {
   const addresses = readAddresses(values);
   const parity = values.text('parity') ?? '0';
   if (parity !== '0' && parity !== '1') throw new UsageError('--parity: must be 0 or 1');
@@ -59,7 +86,11 @@ export async function openStage(values: Values): Promise<StageOptions | undefine
     if (hasParity) throw new UsageError('--parity is for --stage');
     return undefined;
   }
-  const intermediaries = await openIntermediaries(addresses);
+  // The key that seals pages goes over the session.
+  if (isInsecure) throw new UsageError('--stage needs --key or --tls-dir');
+  const ttl = values.text('ttl');
+  const ttlMs = ttl === undefined ? PARKED_TTL_MS : readFlag('ttl', ttl, parseDuration);
+  const intermediaries = await openIntermediaries(addresses, isParking ? { ttlMs } : {});
   if (hasParity && intermediaries.length < 2) {
     await closeStage(intermediaries);
     throw new UsageError('--parity 1 needs two intermediaries at least');

@@ -40,6 +40,7 @@ export class DestinationStage implements AsyncDisposable {
   readonly #settings: GatherSettings;
   readonly #requests = new PageRequestReader();
   #gatherer: PageGatherer | undefined;
+  #ticket: StageMessage | undefined;
   #isOpening = false;
   #isOver = false;
   #needsSource = true;
@@ -69,6 +70,7 @@ export class DestinationStage implements AsyncDisposable {
       throw new ProtocolError('ERR_MESSAGE', 'Source stages before its blocks, or twice');
     }
     this.#isOpening = true;
+    this.#ticket = stage;
     const { tally, write } = this.#host;
     PageGatherer.open({ layout, tally, settings: this.#settings, write }, stage).then(
       (gatherer) => {
@@ -97,15 +99,24 @@ export class DestinationStage implements AsyncDisposable {
 
   /** Every page is known: the source is let go. */
   complete(): void {
-    const gatherer = this.#gathererNow();
+    this.#letSourceGo(this.#gathererNow()).catch((error: unknown) => this.fail(error));
+  }
+
+  async #letSourceGo(gatherer: PageGatherer): Promise<void> {
+    await this.#settings.keepTicket?.(this.#ticket!);
+    if (this.#isOver) return;
     gatherer.complete();
+    gatherer.startRemoving();
     this.#tell(true);
     this.#needsSource = false;
     this.#host.tally.waitsFor = 'pages to be gathered';
-    gatherer.done().then(
-      () => this.#host.gathered(),
-      (error: unknown) => this.fail(error),
-    );
+    await gatherer.done();
+    this.#host.gathered();
+  }
+
+  /** QEMU has loaded everything. */
+  async loaded(): Promise<void> {
+    await this.#gatherer?.removeAll();
   }
 
   /** Hears what QEMU says, message by message, and answers its requests or passes them on. */

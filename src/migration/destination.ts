@@ -94,6 +94,7 @@ export class DestinationStream extends MigrationStream {
   #loadTimer: NodeJS.Timeout | undefined;
   readonly #stage: DestinationStage;
   #isStaged = false;
+  #isConfirmed = false;
   /** What follows all pages of a post-copy, while they are gathered. */
   readonly #afterPages: Item[] = [];
 
@@ -468,7 +469,7 @@ export class DestinationStream extends MigrationStream {
 
   /** Confirms to the source once everything is with QEMU and QEMU has accepted it. */
   #finishIfDone(): void {
-    if (this.#sent === undefined || this.isSettled) return;
+    if (this.#sent === undefined || this.isSettled || this.#isConfirmed) return;
     if (this.#unwritten > 0) return;
     const mustVerify = this.#toVerify.length > 0;
     const needsNoWord = (this.#isPlain && !mustVerify) || this.channel?.isNull === true;
@@ -493,15 +494,12 @@ export class DestinationStream extends MigrationStream {
       this.#fail(new PagelaneError('ERR_DIGEST', text), 'unknown');
       return;
     }
-    this.#sendApplied({
-      isApplied: true,
-      guest: 'destination',
-      digest: this.#digest.value,
-      code: '',
-      message: '',
-    });
+    this.#isConfirmed = true;
+    const digest = this.#digest.value;
+    this.#sendApplied({ isApplied: true, guest: 'destination', digest, code: '', message: '' });
     this.giveLocalEnd();
-    this.#settle('completed', 'destination');
+    if (!this.#stage.hasSwitched) this.#settle('completed', 'destination');
+    else void this.#stage.loaded().then(() => this.#settle('completed', 'destination'));
   }
 
   #sendApplied(applied: message.AppliedMessage): void {

@@ -1,7 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { readBounded, writeDurably } from '../durable-file.ts';
 import { codeOf, messageOf, PagelaneError } from '../errors.ts';
 import type { JournalEntry } from './commit.ts';
 
@@ -50,17 +48,7 @@ export class FileJournal implements Journal {
   async read(): Promise<JournalEntry | undefined> {
     let text: string;
     try {
-      const file = await open(this.path, constants.O_RDONLY | constants.O_NONBLOCK);
-      try {
-        const stats = await file.stat();
-        if (!stats.isFile()) throw new Error('it is no file');
-        if (stats.size > JOURNAL_BYTES_MAX) {
-          throw new Error(`it has ${stats.size} bytes, more than ${JOURNAL_BYTES_MAX}`);
-        }
-        text = await file.readFile('utf8');
-      } finally {
-        await file.close();
-      }
+      text = await readBounded(this.path, JOURNAL_BYTES_MAX);
     } catch (cause) {
       if (codeOf(cause) === 'ENOENT') return undefined;
       throw this.#error(`Cannot read journal "${this.path}": ${messageOf(cause)}`, cause);
@@ -70,21 +58,11 @@ export class FileJournal implements Journal {
 
   async write(entry: JournalEntry): Promise<void> {
     const text = formatEntry(entry);
-    const next = `${this.path}.new`;
     try {
       if (Buffer.byteLength(text) > JOURNAL_BYTES_MAX) {
         throw new Error(`its context must leave it below ${JOURNAL_BYTES_MAX} bytes`);
       }
-      await rm(next, { force: true });
-      const file = await open(next, 'wx', 0o600);
-      try {
-        await file.writeFile(text);
-        await file.sync();
-      } finally {
-        await file.close();
-      }
-      await rename(next, this.path);
-      await syncDirectory(dirname(this.path));
+      await writeDurably(this.path, text);
     } catch (cause) {
       throw this.#error(`Cannot write journal "${this.path}": ${messageOf(cause)}`, cause);
     }
@@ -104,16 +82,6 @@ export class FileJournal implements Journal {
 
   #error(message: string, cause: unknown): PagelaneError {
     return new PagelaneError('ERR_JOURNAL', message, { cause });
-  }
-}
-
-/** Makes a rename survive a loss of power. */
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }
 

@@ -5,6 +5,7 @@ import { type IntermediaryAddress, parseIntermediary } from '../staging/address.
 import { ExtentSeal } from '../staging/extent.ts';
 import { Gather, type GatherFacts } from '../staging/gather.ts';
 import { Intermediary } from '../staging/intermediary.ts';
+import { removeStaged } from '../staging/leftovers.ts';
 import { decodeEntries } from '../staging/manifest-codec.ts';
 import type { PageRequest } from '../stream/page-request.ts';
 import { decodedPages, type Tally } from './progress.ts';
@@ -27,7 +28,20 @@ export interface GatherSettings {
   readonly intermediaries?: readonly IntermediaryAddress[];
   /** Most bytes a second that are gathered ahead of what QEMU asks for. @default no limit */
   readonly maxBytesPerSecond?: number;
+  /**
+   * Keeps what opens the pages, before the source is let go: so that they can be gathered after a
+   * crash. @default nothing
+   */
+  readonly keepTicket?: (ticket: StageMessage) => Promise<void>;
 }
+
+/* Chosen by us */
+
+/**
+ * Extents that stay at each intermediary after they were written to QEMU: more than what may be on
+ * its way there, and lost with its channel.
+ */
+const REMOVAL_LAG = 512;
 
 interface Parts {
   readonly layout: RamLayout;
@@ -40,17 +54,20 @@ interface Parts {
 /** Gathers the pages of one post-copy. */
 export class PageGatherer implements AsyncDisposable {
   readonly #parts: Parts;
+  readonly #stage: StageMessage;
   readonly #intermediaries: readonly (Intermediary | undefined)[];
   readonly #decoder: BatchDecoder;
   readonly #gather: Gather;
   readonly #blocks: ReadonlyMap<string, number>;
 
-  private constructor(
+  /** @param intermediaries In the source's order; undefined for one that is out of reach. */
+  constructor(
     parts: Parts,
     stage: StageMessage,
     intermediaries: readonly (Intermediary | undefined)[],
   ) {
     this.#parts = parts;
+    this.#stage = stage;
     this.#intermediaries = intermediaries;
     const { layout } = parts;
     this.#blocks = new Map(layout.blocks.map(({ name }, index) => [name, index]));
@@ -61,6 +78,7 @@ export class PageGatherer implements AsyncDisposable {
       intermediaries,
       apply: (batch, extent) => this.#apply(batch, extent),
       removes: 'later',
+      removalLag: REMOVAL_LAG,
     });
     this.#gather.setLimit(parts.settings.maxBytesPerSecond);
   }
@@ -72,15 +90,8 @@ export class PageGatherer implements AsyncDisposable {
    *   the source has.
    */
   static async open(parts: Parts, stage: StageMessage): Promise<PageGatherer> {
-    const addresses = addressesFor(stage, parts.settings.intermediaries ?? []);
-    const opened: Intermediary[] = [];
-    try {
-      for (const address of addresses) opened.push(await Intermediary.open(address));
-      return new PageGatherer(parts, stage, opened);
-    } catch (cause) {
-      for (const each of opened) await each[Symbol.asyncDispose]();
-      throw cause;
-    }
+    const opened = await openAll(stage, parts.settings, { mayMiss: false });
+    return new PageGatherer(parts, stage, opened);
   }
 
   /**
@@ -92,9 +103,13 @@ export class PageGatherer implements AsyncDisposable {
     for (const entry of decodeEntries(entries)) this.#gather.accept(entry);
   }
 
-  /** All entries were given, and the source has made sure of them. */
+  /** All entries were given. */
   complete(): void {
     this.#gather.complete();
+  }
+
+  /** Removes what QEMU has, from now on: nobody asks any more whether it is there. */
+  startRemoving(): void {
     this.#gather.startRemoving();
   }
 
@@ -133,6 +148,14 @@ export class PageGatherer implements AsyncDisposable {
     return this.#gather.done();
   }
 
+  /** QEMU has loaded all of it: nothing of the attempt is left at the intermediaries. */
+  async removeAll(): Promise<void> {
+    await this.#gather.removeRest();
+    const here = this.#intermediaries.flatMap((each) => (each === undefined ? [] : [each]));
+    // What cannot be removed lives out its time.
+    await removeStaged(here, this.#stage.scope.attempt).catch(() => {});
+  }
+
   facts(): GatherFacts {
     return this.#gather.facts();
   }
@@ -154,6 +177,33 @@ export class PageGatherer implements AsyncDisposable {
     }
     return pages.pages;
   }
+}
+
+/**
+ * Connects to the intermediaries of a guest. What `mayMiss` is undefined where it is out of reach:
+ * its pages may be mended.
+ *
+ * @throws {StagingError} ERR_STAGING_… Of one that may not, or of the first if none is reached.
+ */
+export async function openAll(
+  stage: StageMessage,
+  settings: GatherSettings,
+  { mayMiss = true }: { readonly mayMiss?: boolean } = {},
+): Promise<(Intermediary | undefined)[]> {
+  const opened: (Intermediary | undefined)[] = [];
+  let failure: unknown;
+  for (const address of addressesFor(stage, settings.intermediaries ?? [])) {
+    try {
+      opened.push(await Intermediary.open(address));
+    } catch (cause) {
+      failure ??= cause;
+      opened.push(undefined);
+    }
+  }
+  const isEnough = failure === undefined || (mayMiss && opened.some((each) => each !== undefined));
+  if (isEnough) return opened;
+  for (const each of opened) await each?.[Symbol.asyncDispose]();
+  throw failure;
 }
 
 function addressesFor(

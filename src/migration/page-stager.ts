@@ -12,6 +12,7 @@ import { ATTEMPT_BYTES, EXTENT_KEY_BYTES } from '../staging/limits.ts';
 import { EntryWriter } from '../staging/manifest-codec.ts';
 import { extentEncoder } from '../staging/pages.ts';
 import { Scatter } from '../staging/scatter.ts';
+import { type StoredStream, storeManifest } from '../staging/stored-manifest.ts';
 import { viewOf } from '../stream/bytes.ts';
 import type { StagedFacts } from './progress.ts';
 import type { StageMessage } from './stage-message.ts';
@@ -53,26 +54,34 @@ interface Parts {
   readonly onError: (error: unknown) => void;
 }
 
+interface Made {
+  readonly intermediaries: readonly Intermediary[];
+  readonly scatter: Scatter;
+  readonly entries: EntryWriter;
+  readonly message: StageMessage;
+}
+
+/** Where the values of one attempt are. */
+export interface StagedWhere {
+  readonly seal: ExtentSeal;
+  readonly intermediaries: readonly Intermediary[];
+}
+
 /** Puts the pages of one post-copy into intermediaries. */
 export class PageStager implements AsyncDisposable {
   /** What the destination has to know. */
   readonly message: StageMessage;
   readonly #parts: Parts;
   readonly #encoder: BatchEncoder;
+  readonly #intermediaries: readonly Intermediary[];
   readonly #scatter: Scatter;
   readonly #entries: EntryWriter;
   #turn: Promise<void> = Promise.resolve();
 
-  private constructor(
-    parts: Parts,
-    {
-      scatter,
-      entries,
-      message,
-    }: { scatter: Scatter; entries: EntryWriter; message: StageMessage },
-  ) {
+  private constructor(parts: Parts, { intermediaries, scatter, entries, message }: Made) {
     this.#parts = parts;
     this.message = message;
+    this.#intermediaries = intermediaries;
     this.#scatter = scatter;
     this.#entries = entries;
     const { codec, threads, layout } = parts;
@@ -118,7 +127,13 @@ export class PageStager implements AsyncDisposable {
       memoryBytes(layout),
     );
     scatter.setLimit(maxBytesPerSecond);
-    return new PageStager(parts, { scatter, entries, message });
+    return new PageStager(parts, { intermediaries, scatter, entries, message });
+  }
+
+  /** Where everything is, and what seals it. */
+  get where(): StagedWhere {
+    const { key, scope } = this.message;
+    return { seal: new ExtentSeal(key, scope), intermediaries: this.#intermediaries };
   }
 
   /** A slot for the next batch; undefined while there is no room. */
@@ -150,11 +165,12 @@ export class PageStager implements AsyncDisposable {
 
   /**
    * Waits until every page is in an extent that its intermediary had a moment ago, or can be had
-   * from its stripe; and the destination was told.
+   * from its stripe; the destination was told, and the manifest is at the intermediaries too.
    *
+   * @param stream What is there beside pages, if anything is.
    * @throws {StagingError} ERR_STAGING_LOST If pages are nowhere any more.
    */
-  async finish(): Promise<void> {
+  async finish(stream?: StoredStream): Promise<void> {
     await this.#turn;
     if (!(await this.#scatter.verify())) {
       const lost = this.#scatter.facts().lost.join(', ') || 'an intermediary';
@@ -162,6 +178,9 @@ export class PageStager implements AsyncDisposable {
       throw new StagingError('ERR_STAGING_LOST', text);
     }
     if (!this.#entries.isEmpty) this.#parts.onEntries(this.#entries.take());
+    const { layout } = this.#parts;
+    const entries = this.#scatter.entries();
+    await storeManifest({ layout, entries, ...(stream && { stream }) }, this.where);
   }
 
   facts(): Omit<StagedFacts, 'evictionMs'> {

@@ -7,6 +7,7 @@ import type { EncodedMessage } from '../stream/message.ts';
 import { ReturnType } from '../stream/return-path.ts';
 import { PageStager, type StageOptions } from './page-stager.ts';
 import type { Tally } from './progress.ts';
+import { PING_LOADED } from './return-message.ts';
 import { encodeEntries, encodeStage, type StagedMessage } from './stage-message.ts';
 
 /*
@@ -26,11 +27,6 @@ import { encodeEntries, encodeStage, type StagedMessage } from './stage-message.
 
 /** How long the destination may take to reach the intermediaries, or to take in the manifest. */
 const TIMEOUT_MS = 60_000;
-
-/* Fixed by QEMU */
-
-/** The PING behind all device state. Source: QEMU migration/migration.c, postcopy_start. */
-const PING_LOADED = 3;
 
 /** What the stage needs of the migration that it is a part of. */
 export interface SourceStageHost {

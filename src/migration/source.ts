@@ -7,11 +7,12 @@ import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import * as message from '../stream/message.ts';
 import { StreamReader } from '../stream/reader.ts';
-import { ReturnPathWatcher, ReturnType } from '../stream/return-path.ts';
+import { ReturnPathWatcher } from '../stream/return-path.ts';
 import type { BytesPlace, StreamSink } from '../stream/sink.ts';
 import { TailWatcher } from '../stream/tail.ts';
 import type { StageOptions } from './page-stager.ts';
 import type { MigrationResult } from './progress.ts';
+import { SHUT_SUCCESS } from './return-message.ts';
 import { SourceStage } from './source-stage.ts';
 import { decodeStaged } from './stage-message.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
@@ -583,9 +584,6 @@ export class SourceStream extends MigrationStream {
 }
 
 const CLOSED = 'Source QEMU closed the channel';
-
-/** The last word of a return path: type 1, four bytes, 0. */
-const SHUT_SUCCESS = Uint8Array.of(0, ReturnType.Shut, 0, 4, 0, 0, 0, 0);
 
 function truncatedError(when: string): PagelaneError {
   return new PagelaneError('ERR_STREAM_TRUNCATED', `${CLOSED} ${when}`);

@@ -25,6 +25,8 @@ export const ExtentKind = {
   Pages: 1,
   /** Part of a manifest. */
   Manifest: 2,
+  /** Part of what the guest's stream has beside pages. */
+  Stream: 3,
 } as const;
 export type ExtentKind = (typeof ExtentKind)[keyof typeof ExtentKind];
 
@@ -148,6 +150,11 @@ export function parityKey(scope: StagingScope, stripe: number): string {
 /** Key of a part of the manifest. */
 export function manifestKey(scope: StagingScope, part: number): string {
   return `${keyPrefix(scope)}m${part}`;
+}
+
+/** Key of a part of the stream. */
+export function streamKey(scope: StagingScope, part: number): string {
+  return `${keyPrefix(scope)}s${part}`;
 }
 
 /** The nonce: no two values of an attempt have the same kind and number. */

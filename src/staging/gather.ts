@@ -51,6 +51,11 @@ export interface GatherOptions {
    * the source asks intermediaries whether they have all of it. @default true
    */
   readonly removes?: boolean | 'later';
+  /**
+   * Extents that stay at each intermediary, the last that were applied, until `removeRest`: if what
+   * is applied may yet be lost on its way. @default 0
+   */
+  readonly removalLag?: number;
   /** How long an intermediary that is gone is waited for, milliseconds. @default 60,000 */
   readonly patienceMs?: number;
   readonly clock?: Clock;
@@ -124,8 +129,11 @@ export class Gather implements AsyncDisposable {
     this.#queueHeads = options.intermediaries.map(() => 0);
     const patienceMs = options.patienceMs ?? GATHER_PATIENCE_MS;
     this.#reader = new StagedReader(options.intermediaries, { patienceMs, clock: this.#clock });
-    const isHeld = options.removes === 'later';
-    this.#removals = new Removals(options.intermediaries, { clock: this.#clock, isHeld });
+    this.#removals = new Removals(options.intermediaries, {
+      clock: this.#clock,
+      isHeld: options.removes === 'later',
+      ...(options.removalLag !== undefined && { lag: options.removalLag }),
+    });
     for (const [index, intermediary] of options.intermediaries.entries()) {
       // What is at one that is not here is mended, several at once as from any other.
       const fetchers = intermediary?.slots ?? CONNECTIONS;
@@ -171,6 +179,11 @@ export class Gather implements AsyncDisposable {
   /** Removes what is applied, and from now on whatever will be. */
   startRemoving(): void {
     this.#removals.release();
+  }
+
+  /** Removes all that is applied, the last of it too. */
+  removeRest(): Promise<void> {
+    return this.#removals.removeRest();
   }
 
   /** All entries were given. */

@@ -42,6 +42,9 @@ export const ENTRIES_BYTES_MAX: number = 65_000;
 export const LAYOUT_BYTES_MAX: number = 65_000;
 export const MANIFEST_PARTS_MAX: number = 65_536;
 
+/** Most parts of what a stream has beside pages. */
+export const STREAM_PARTS_MAX: number = 65_536;
+
 /* Chosen by us */
 
 /** Pages of a batch that lies in an extent: so many map entries leave room for contents. */

@@ -12,11 +12,22 @@ export class Removals {
   #work: Promise<void> = Promise.resolve();
   #isHeld: boolean;
 
-  /** @param how.isHeld Whether nothing is removed before `release`. @default false */
+  readonly #lag: number;
+
+  /**
+   * @param how.isHeld Whether nothing is removed before `release`. @default false
+   * @param how.lag Keys that stay at each intermediary, the last that were added, until
+   *   `removeRest`. @default 0
+   */
   constructor(
     intermediaries: readonly (Intermediary | undefined)[],
-    { clock, isHeld = false }: { readonly clock: Clock; readonly isHeld?: boolean },
+    {
+      clock,
+      isHeld = false,
+      lag = 0,
+    }: { readonly clock: Clock; readonly isHeld?: boolean; readonly lag?: number },
   ) {
+    this.#lag = lag;
     this.#intermediaries = intermediaries;
     this.#clock = clock;
     this.#isHeld = isHeld;
@@ -33,7 +44,7 @@ export class Removals {
     const keys = this.#keys[index]!;
     keys.push(key);
     if (this.#isHeld) return;
-    if (keys.length >= KEYS_TOGETHER) void this.flush();
+    if (keys.length >= KEYS_TOGETHER + this.#lag) void this.flush();
     else this.#stop ??= this.#clock.after(REMOVE_DELAY_MS, () => void this.flush());
   }
 
@@ -43,12 +54,20 @@ export class Removals {
     void this.flush();
   }
 
-  /** Removes what is added, unless it is held, and waits until all of it was tried. */
+  /** Removes what is added, but for what is held or last, and waits until it was tried. */
   flush(): Promise<void> {
-    if (this.#isHeld) return this.#work;
+    return this.#isHeld ? this.#work : this.#remove(this.#lag);
+  }
+
+  /** Removes all that is added, and waits until it was tried. */
+  removeRest(): Promise<void> {
+    return this.#remove(0);
+  }
+
+  #remove(lag: number): Promise<void> {
     this.#stop?.();
     this.#stop = undefined;
-    const keys = this.#keys.map((waiting) => waiting.splice(0));
+    const keys = this.#keys.map((all) => all.splice(0, Math.max(0, all.length - lag)));
     this.#work = this.#work.then(async () => {
       const removals = keys.map(async (some, index) => {
         if (some.length === 0) return;

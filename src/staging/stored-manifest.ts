@@ -10,7 +10,7 @@ import {
 } from '../page/block.ts';
 import { ExtentKind, type ExtentSeal, manifestKey } from './extent.ts';
 import type { Intermediary } from './intermediary.ts';
-import { LAYOUT_BYTES_MAX, MANIFEST_PARTS_MAX } from './limits.ts';
+import { LAYOUT_BYTES_MAX, MANIFEST_PARTS_MAX, STREAM_PARTS_MAX } from './limits.ts';
 import type { ManifestEntry } from './manifest.ts';
 import { decodeEntries, EntryWriter } from './manifest-codec.ts';
 
@@ -28,7 +28,17 @@ import { decodeEntries, EntryWriter } from './manifest-codec.ts';
 export interface StoredManifest {
   readonly layout: RamLayout;
   readonly entries: readonly ManifestEntry[];
+  /** What its stream has beside pages; nothing if it is not QEMU's. */
+  readonly stream: StoredStream;
 }
+
+/** Parts of a stream: those that belong before all pages, and those behind. */
+export interface StoredStream {
+  readonly partsBefore: number;
+  readonly partsAfter: number;
+}
+
+const NO_STREAM: StoredStream = { partsBefore: 0, partsAfter: 0 };
 
 interface Where {
   readonly seal: ExtentSeal;
@@ -40,11 +50,19 @@ interface Where {
  * places.
  *
  * @returns Its keys, to be renewed or removed like any other.
- * @throws {StagingError} ERR_STAGING_… If one of them does not take it.
+ * @throws {StagingError} ERR_STAGING_… If none of them takes it.
  * @throws {RangeError} If the guest has more blocks, or entries, than a manifest may have.
  */
 export async function storeManifest(
-  { layout, entries }: { readonly layout: RamLayout; readonly entries: Iterable<ManifestEntry> },
+  {
+    layout,
+    entries,
+    stream = NO_STREAM,
+  }: {
+    readonly layout: RamLayout;
+    readonly entries: Iterable<ManifestEntry>;
+    readonly stream?: StoredStream;
+  },
   { seal, intermediaries }: Where,
 ): Promise<string[]> {
   const parts = partsOf(entries);
@@ -52,10 +70,10 @@ export async function storeManifest(
     throw new RangeError(`Cannot store manifest: it has more than ${MANIFEST_PARTS_MAX} parts`);
   }
   const keys: string[] = [];
-  for (const [part, plain] of [encodeLayout(layout, parts.length), ...parts].entries()) {
+  for (const [part, plain] of [encodeLayout(layout, parts.length, stream), ...parts].entries()) {
     const key = manifestKey(seal.scope, part);
     const value = seal.seal(ExtentKind.Manifest, part, plain);
-    await Promise.all(intermediaries.map((intermediary) => intermediary.put(key, value)));
+    await putEverywhere(intermediaries, key, value);
     keys.push(key);
   }
   return keys;
@@ -69,12 +87,27 @@ export async function storeManifest(
  */
 export async function loadManifest({ seal, intermediaries }: Where): Promise<StoredManifest> {
   const where = { seal, intermediaries };
-  const { layout, parts } = decodeLayout(await loadPart(0, where));
+  const { layout, parts, stream } = decodeLayout(await loadPart(0, where));
   const entries: ManifestEntry[] = [];
   for (let part = 1; part <= parts; part++) {
     for (const entry of decodeEntries(await loadPart(part, where))) entries.push(entry);
   }
-  return { layout, entries };
+  return { layout, entries, stream };
+}
+
+/**
+ * Puts a value at every intermediary that takes it: any of them may vanish.
+ *
+ * @throws {StagingError} ERR_STAGING_… If none does.
+ */
+export async function putEverywhere(
+  intermediaries: readonly Intermediary[],
+  key: string,
+  value: Uint8Array,
+): Promise<void> {
+  const puts = await Promise.allSettled(intermediaries.map((each) => each.put(key, value)));
+  const failed = puts.filter((put) => put.status === 'rejected');
+  if (failed.length === puts.length) throw failed[0]!.reason;
 }
 
 async function loadPart(part: number, { seal, intermediaries }: Where): Promise<Uint8Array> {
@@ -108,28 +141,45 @@ function partsOf(entries: Iterable<ManifestEntry>): Uint8Array[] {
 }
 
 /** JSON: there is one of it, and it is sealed. */
-function encodeLayout({ pageBits, blocks }: RamLayout, parts: number): Uint8Array {
+function encodeLayout(
+  { pageBits, hasFooter, sectionId, blocks }: RamLayout,
+  parts: number,
+  stream: StoredStream,
+): Uint8Array {
   const listed = blocks.map(({ name, usedBytes }) => [name, usedBytes]);
-  const plain = new TextEncoder().encode(JSON.stringify({ parts, pageBits, blocks: listed }));
+  const fields = { parts, pageBits, hasFooter, sectionId, blocks: listed, ...stream };
+  const plain = new TextEncoder().encode(JSON.stringify(fields));
   if (plain.length > LAYOUT_BYTES_MAX) {
     throw new RangeError(`Cannot store manifest: its blocks take more than ${LAYOUT_BYTES_MAX}`);
   }
   return plain;
 }
 
-function decodeLayout(plain: Uint8Array): { layout: RamLayout; parts: number } {
+function decodeLayout(plain: Uint8Array): {
+  layout: RamLayout;
+  parts: number;
+  stream: StoredStream;
+} {
   let read: unknown;
   try {
     read = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(plain));
   } catch (cause) {
     throw wrong('it is no JSON', cause);
   }
-  const { parts, pageBits, blocks } = (read ?? {}) as Record<string, unknown>;
+  const fields = (read ?? {}) as Record<string, unknown>;
+  const { parts, pageBits, hasFooter, sectionId, blocks, partsBefore, partsAfter } = fields;
   if (!isWithin(parts, 0, MANIFEST_PARTS_MAX)) throw wrong('the number of its parts');
   if (!isWithin(pageBits, PAGE_BITS_MIN, PAGE_BITS_MAX)) throw wrong('the size of its pages');
   if (!Array.isArray(blocks) || blocks.length > BLOCKS_MAX) throw wrong('its blocks');
-  const layout = { pageBits, hasFooter: false, sectionId: 0 };
-  return { layout: { ...layout, blocks: blocks.map((each) => blockOf(each, pageBits)) }, parts };
+  if (!isWithin(sectionId, 0, 2 ** 32 - 1)) throw wrong('the section of its pages');
+  if (!isWithin(partsBefore, 0, STREAM_PARTS_MAX)) throw wrong('the parts of its stream');
+  if (!isWithin(partsAfter, 0, STREAM_PARTS_MAX)) throw wrong('the parts of its stream');
+  const layout = { pageBits, hasFooter: hasFooter === true, sectionId };
+  return {
+    layout: { ...layout, blocks: blocks.map((each) => blockOf(each, pageBits)) },
+    parts,
+    stream: { partsBefore, partsAfter },
+  };
 }
 
 function blockOf(block: unknown, pageBits: number): RamBlock {

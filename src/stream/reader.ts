@@ -329,6 +329,7 @@ export class StreamReader {
     const view = viewOf(bytes);
     const command = view.getUint16(1);
     if (command === Command.OpenReturnPath) this.#hasReturnPath = true;
+    if (command === Command.Ping) this.#sink.ping?.(view.getUint32(5));
     if (command === Command.PostcopyAdvise && bytes.length === 21) {
       this.#adviceSummary = view.getBigUint64(5);
       if (this.#readsPostcopy && this.#adviceSummary !== 1n << BigInt(this.#pageBits)) {

@@ -59,6 +59,8 @@ export interface GuestOptions {
   readonly extraWords?: readonly string[];
 }
 
+const EXTRA_MONITOR = 'qmp-extra';
+
 /** A QEMU with a guest in it, and its serial port. */
 export class Guest implements AsyncDisposable {
   readonly qmp: Qmp;
@@ -80,6 +82,11 @@ export class Guest implements AsyncDisposable {
     this.memoryBytes = parts.memoryBytes;
     this.folder = parts.folder;
     this.#process = parts.process;
+  }
+
+  /** Socket of a second monitor, for what drives QEMU itself. */
+  get extraMonitor(): string {
+    return join(this.folder, EXTRA_MONITOR);
   }
 
   /** Process id of QEMU. */
@@ -215,6 +222,7 @@ function qemuWords({
     ...['-append', `console=ttyS0 panic=-1 quiet ${image.kernelWords}`],
     ...['-serial', `file:${join(folder, 'serial')}`, '-monitor', 'none'],
     ...['-qmp', `unix:${join(folder, 'qmp')},server=on,wait=off`],
+    ...['-qmp', `unix:${join(folder, EXTRA_MONITOR)},server=on,wait=off`],
     ...(isIncoming ? ['-incoming', 'defer'] : []),
     ...extraWords,
   ];

@@ -1,0 +1,35 @@
+import { readBounded, writeDurably } from '../durable-file.ts';
+import { messageOf, PagelaneError } from '../errors.ts';
+import { decodeStage, encodeStage, type StageMessage } from './stage-message.ts';
+
+/* Chosen by us */
+const BYTES_MAX = 128 * 1024;
+
+/** Where a parked guest is, and the key that opens it: whoever has it has the guest. */
+export type Ticket = StageMessage;
+
+/**
+ * Keeps a ticket in a file that only this user can read. It is safe from a crash on return.
+ *
+ * @throws {PagelaneError} ERR_TICKET If that cannot be done.
+ */
+export async function writeTicket(path: string, ticket: Ticket): Promise<void> {
+  const { buffer, start } = encodeStage(ticket, 0);
+  try {
+    await writeDurably(path, `${Buffer.from(buffer.subarray(start + 1)).toString('utf8')}\n`);
+  } catch (cause) {
+    const text = `Cannot write ticket "${path}": ${messageOf(cause)}`;
+    throw new PagelaneError('ERR_TICKET', text, { cause });
+  }
+}
+
+/** @throws {PagelaneError} ERR_TICKET If there is none, or it is damaged. */
+export async function readTicket(path: string): Promise<Ticket> {
+  try {
+    const text = Buffer.from((await readBounded(path, BYTES_MAX)).trimEnd());
+    return decodeStage(Buffer.concat([Uint8Array.of(0), text]));
+  } catch (cause) {
+    const text = `Cannot use ticket "${path}": ${messageOf(cause)}`;
+    throw new PagelaneError('ERR_TICKET', text, { cause });
+  }
+}

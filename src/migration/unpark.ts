@@ -1,0 +1,248 @@
+import { asPagelaneError, PagelaneError } from '../errors.ts';
+import type { RamLayout } from '../page/block.ts';
+import type { DecodedBatch } from '../page/decode.ts';
+import { ExtentSeal } from '../staging/extent.ts';
+import type { GatherFacts } from '../staging/gather.ts';
+import { encodeEntry } from '../staging/manifest-codec.ts';
+import { loadManifest } from '../staging/stored-manifest.ts';
+import { loadStreamPart } from '../staging/stored-stream.ts';
+import type { QemuChannel } from '../stream/endpoint.ts';
+import { PageRequestReader } from '../stream/page-request.ts';
+import { ReturnPathWatcher, ReturnType } from '../stream/return-path.ts';
+import { StreamWriter } from '../stream/writer.ts';
+import { Deferred } from './deferred.ts';
+import { type GatherSettings, openAll, PageGatherer } from './page-gatherer.ts';
+import type { StagedWhere } from './page-stager.ts';
+import { Tally } from './progress.ts';
+import {
+  keepMissing,
+  RESUME,
+  ReceivedBitmaps,
+  ramEnd,
+  ramSection,
+  recoveryQuestions,
+} from './recovery.ts';
+import { PING_LOADED } from './return-message.ts';
+import type { Ticket } from './ticket.ts';
+
+/*
+ * A parked guest, from intermediaries to a QEMU
+ *
+ *   1. load     the manifest, from whichever intermediary has it
+ *   2. before   what belongs before all pages: the guest runs then
+ *   3. pages    in the background; what QEMU asks for, first
+ *   4. after    what follows them; QEMU says that it has everything
+ *   5. remove   all of it from the intermediaries
+ *
+ * Nothing is removed before the guest runs: until then it can be gathered again, anywhere.
+ */
+
+/* Chosen by us */
+
+/** How long QEMU may take for the last of it. */
+const LOAD_TIMEOUT_MS = 120_000;
+
+export interface UnparkOptions {
+  readonly settings?: GatherSettings;
+  /**
+   * Whether QEMU has some of the guest already, and its post-copy is paused there: then only what
+   * it has not is sent. @default false
+   */
+  readonly isRecovery?: boolean;
+  /** Opened when there are bytes for it: a QEMU that gets none stops answering its monitor. */
+  readonly openChannel: () => Promise<QemuChannel>;
+}
+
+/** What was gathered. */
+export interface UnparkFacts extends GatherFacts {
+  /** Milliseconds until the guest ran, and until it had all its pages. */
+  readonly runningMs: number | undefined;
+  readonly durationMs: number;
+}
+
+/**
+ * Gathers a parked guest.
+ *
+ * @throws {PagelaneError} ERR_MANIFEST_…, ERR_STAGING_…, ERR_QEMU_…. `guest` of the error says
+ *   "destination" if it ran: then it is paused there.
+ */
+export function unparkGuest(ticket: Ticket, options: UnparkOptions): Promise<UnparkFacts> {
+  return new Unparking(ticket, options).run();
+}
+
+class Unparking {
+  readonly #ticket: Ticket;
+  readonly #options: UnparkOptions;
+  readonly #writer = new StreamWriter();
+  readonly #requests = new PageRequestReader();
+  readonly #startedMs = performance.now();
+  readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#hear(type, bytes));
+  #gatherer: PageGatherer | undefined;
+  #channel: QemuChannel | undefined;
+  #runningMs: number | undefined;
+  readonly #hasAll = new Deferred<void>();
+  readonly #answered = new Deferred<void>();
+  #layout: RamLayout | undefined;
+  /** What QEMU has already, if its post-copy is recovered. */
+  #received: ReceivedBitmaps | undefined;
+
+  constructor(ticket: Ticket, options: UnparkOptions) {
+    this.#ticket = ticket;
+    this.#options = options;
+  }
+
+  async run(): Promise<UnparkFacts> {
+    const { settings = {} } = this.#options;
+    const intermediaries = await openAll(this.#ticket, settings);
+    const where = {
+      seal: new ExtentSeal(this.#ticket.key, this.#ticket.scope),
+      intermediaries: intermediaries.flatMap((each) => (each === undefined ? [] : [each])),
+    };
+    try {
+      const manifest = await loadManifest(where);
+      const { layout, entries, stream } = manifest;
+      this.#writer.setLayout(layout);
+      this.#layout = layout;
+      const parts = {
+        ...{ layout, settings, tally: new Tally() },
+        write: (batch: DecodedBatch) => this.#writeBatch(batch),
+      };
+      const gatherer = new PageGatherer(parts, this.#ticket, intermediaries);
+      this.#gatherer = gatherer;
+      await this.#openChannel();
+      if (this.#options.isRecovery === true) await this.#recover(layout);
+      else await this.#loadStream({ first: 0, end: stream.partsBefore }, where);
+      for (const entry of entries) gatherer.accept(encodeEntry(entry));
+      gatherer.complete();
+      const facts = await this.#or(gatherer.done());
+      await this.#write(this.#writer.beforeBytes(OUTSIDE));
+      const { partsBefore, partsAfter } = stream;
+      if (this.#received !== undefined) await this.#write(ramEnd(layout));
+      else await this.#loadStream({ first: partsBefore, end: partsBefore + partsAfter }, where);
+      await this.#awaitEnd();
+      await gatherer.removeAll();
+      const durationMs = Math.round(performance.now() - this.#startedMs);
+      return { ...facts, runningMs: this.#runningMs, durationMs };
+    } catch (error) {
+      throw this.#describe(error);
+    } finally {
+      this.#channel?.destroy();
+      await this.#gatherer?.[Symbol.asyncDispose]();
+      for (const each of intermediaries) await each?.[Symbol.asyncDispose]();
+    }
+  }
+
+  async #openChannel(): Promise<void> {
+    const channel = await this.#options.openChannel();
+    this.#channel = channel;
+    channel.start({
+      chunk: (bytes, done) => {
+        try {
+          this.#receive(bytes);
+        } catch (error) {
+          this.#hasAll.reject(error);
+        }
+        done();
+      },
+      end: () => this.#hasAll.reject(closed()),
+    });
+    channel.closed.then((error) => this.#hasAll.reject(error ?? closed()));
+  }
+
+  async #loadStream(
+    { first, end }: { readonly first: number; readonly end: number },
+    where: StagedWhere,
+  ): Promise<void> {
+    for (let part = first; part < end; part++) {
+      await this.#or(loadStreamPart(part, where).then((bytes) => this.#write(bytes)));
+    }
+  }
+
+  /** Asks QEMU what it has, and has it go on. */
+  async #recover(layout: RamLayout): Promise<void> {
+    this.#received = new ReceivedBitmaps(layout);
+    await this.#write(recoveryQuestions(layout));
+    await this.#or(this.#answered.promise);
+    await this.#write(RESUME);
+    this.#runningMs = Math.round(performance.now() - this.#startedMs);
+    this.#gatherer!.startRemoving();
+  }
+
+  #receive(bytes: Uint8Array): void {
+    const received = this.#received;
+    if (received === undefined || received.isComplete) {
+      this.#returnPath.push(bytes);
+      return;
+    }
+    const rest = received.push(bytes);
+    if (received.isComplete) this.#answered.resolve();
+    this.#returnPath.push(rest);
+  }
+
+  #hear(type: number, message: Uint8Array): void {
+    const gatherer = this.#gatherer!;
+    if (type === ReturnType.RequestById || type === ReturnType.Request) {
+      const { isThere } = gatherer.want(this.#requests.read(message));
+      isThere.catch((error: unknown) => this.#hasAll.reject(error));
+    } else if (type === ReturnType.Pong && message.at(-1) === PING_LOADED) {
+      this.#runningMs ??= Math.round(performance.now() - this.#startedMs);
+      gatherer.startRemoving();
+    } else if (type === ReturnType.Shut) {
+      if (this.#returnPath.shutStatus === 0) this.#hasAll.resolve();
+      else this.#hasAll.reject(closed());
+    }
+  }
+
+  #write(bytes: Uint8Array): Promise<void> {
+    return new Promise((resolve) => this.#channel!.write(bytes, resolve));
+  }
+
+  async #writeBatch(batch: DecodedBatch): Promise<void> {
+    const { output, decoded } = batch;
+    if (this.#received === undefined) {
+      await this.#write(this.#writer.batch(output, decoded, 0));
+      return;
+    }
+    const missing = keepMissing(batch, this.#received, this.#layout!);
+    if (missing.length > 0) await this.#write(ramSection(this.#layout!, missing));
+  }
+
+  /** `work`, unless QEMU goes before. */
+  #or<Value>(work: Promise<Value>): Promise<Value> {
+    const never = this.#hasAll.promise.then(() => new Promise<never>(() => {}));
+    return Promise.race([never, work]);
+  }
+
+  async #awaitEnd(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      const text = `Destination QEMU did not load what it has within ${LOAD_TIMEOUT_MS} ms`;
+      timer = setTimeout(
+        () => reject(new PagelaneError('ERR_QEMU_TIMEOUT', text)),
+        LOAD_TIMEOUT_MS,
+      );
+    });
+    try {
+      await Promise.race([this.#hasAll.promise, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #describe(error: unknown): unknown {
+    const cause = asPagelaneError(error);
+    if (this.#runningMs === undefined) return cause;
+    const text = `Post-copy is paused: ${cause.message}`;
+    return new PagelaneError('ERR_POSTCOPY_PAUSED', text, { cause });
+  }
+}
+
+const OUTSIDE = {
+  ...{ isInsideBefore: false, isInsideAfter: false },
+  ...{ isVerbatim: false, lastBlock: -1 },
+};
+
+function closed(): PagelaneError {
+  const text = 'Destination QEMU closed the channel; look at its own log';
+  return new PagelaneError('ERR_QEMU_CLOSED', text);
+}
