@@ -14,7 +14,7 @@ import {
 } from '../index.ts';
 import { type Flags, formatControlHelp, readArguments, readCodec, UsageError } from './options.ts';
 import { print } from './report.ts';
-import { closeStage, openStage, PARITY_FLAG, STAGE_FLAGS, TTL_FLAG } from './stage.ts';
+import { closeStage, openStage, PARITY_FLAG, readStage, STAGE_FLAGS, TTL_FLAG } from './stage.ts';
 
 /* Chosen by us */
 const LOOK_MS = 50;
@@ -56,8 +56,9 @@ export async function park(args: readonly string[]): Promise<number> {
   if (path === undefined) throw new UsageError('give --ticket FILE');
   const output = values.text('output') ?? 'text';
   const codec = readCodec(values);
-  const stage = await openStage(values, { isParking: true });
-  if (stage === undefined) throw new UsageError('give --stage URL');
+  const plan = readStage(values);
+  if (plan === undefined) throw new UsageError('give --stage URL');
+  const stage = await openStage(plan, { isParking: true });
   const folder = mkdtempSync(join(tmpdir(), 'pagelane-park-'));
   try {
     using qmp = await QmpClient.connect(monitor);

@@ -36,7 +36,7 @@ import {
   type Values,
 } from './options.ts';
 import { exitCodeOf, forcedExitCode, print, Reporter } from './report.ts';
-import { closeStage, openStage, PARITY_FLAG, STAGE_FLAGS } from './stage.ts';
+import { closeStage, openStage, PARITY_FLAG, readStage, STAGE_FLAGS } from './stage.ts';
 
 const FLAGS: Flags = {
   to: {
@@ -81,6 +81,11 @@ export async function send(args: readonly string[]): Promise<number> {
   const paths = readPaths(values);
   const codec = readCodec(values);
   const common = readCommon(values);
+  const plan = readStage(values);
+  // The key that seals pages goes over the session.
+  if (plan !== undefined && values.is('insecure')) {
+    throw new UsageError('--stage needs --key or --tls-dir');
+  }
   if (common.qemu.kind === 'null') throw new UsageError('--qemu null: is for receive only');
   const reporter = new Reporter({ ...common, stdout: dataStream(common), stderr: process.stderr });
   let migration: SourceStream | undefined;
@@ -96,7 +101,7 @@ export async function send(args: readonly string[]): Promise<number> {
   try {
     const security = readSecurity(values);
     if (security.kind === 'none') warnInsecure(reporter);
-    stage = await openStage(values, { isInsecure: security.kind === 'none' });
+    if (plan !== undefined) stage = await openStage(plan);
     if (common.qemu.kind !== 'stdio') listener = await QemuListener.listen(common.qemu);
     session = await connect({ ...sessionOptions(common), security, ...paths, signal });
     session.setMaxBandwidth(common.maxBytesPerSecond);

@@ -69,33 +69,45 @@ export function readGather(values: Values): GatherSettings {
   };
 }
 
-/** Opens what a source stages to; undefined if it does not. They are the caller's to close. */
-export async function openStage(
-  values: Values,
-  {
-    isParking = false,
-    isInsecure = false,
-  }: { readonly isParking?: boolean; readonly isInsecure?: boolean } = {},
-): Promise<StageOptions | undefined> {
+/** What a source stages to, as it is asked for. */
+export interface StagePlan {
+  readonly addresses: ReturnType<typeof parseIntermediary>[];
+  readonly hasParity: boolean;
+  readonly maxBytesPerSecond?: number;
+  readonly ttlMs: number;
+}
+
+/** How a source stages; undefined if it does not. */
+export function readStage(values: Values): StagePlan | undefined {
   const addresses = readAddresses(values);
   const parity = values.text('parity') ?? '0';
   if (parity !== '0' && parity !== '1') throw new UsageError('--parity: must be 0 or 1');
   const hasParity = parity === '1';
-  const bandwidth = readBandwidth(values);
   if (addresses.length === 0) {
     if (hasParity) throw new UsageError('--parity is for --stage');
     return undefined;
   }
-  // The key that seals pages goes over the session.
-  if (isInsecure) throw new UsageError('--stage needs --key or --tls-dir');
-  const ttl = values.text('ttl');
-  const ttlMs = ttl === undefined ? PARKED_TTL_MS : readFlag('ttl', ttl, parseDuration);
-  const intermediaries = await openIntermediaries(addresses, isParking ? { ttlMs } : {});
-  if (hasParity && intermediaries.length < 2) {
-    await closeStage(intermediaries);
+  const hasCluster = addresses.some(({ at }) => at.kind === 'cluster');
+  if (hasParity && addresses.length < 2 && !hasCluster) {
     throw new UsageError('--parity 1 needs two intermediaries at least');
   }
-  return { intermediaries, hasParity, ...bandwidth };
+  const ttl = values.text('ttl');
+  const ttlMs = ttl === undefined ? PARKED_TTL_MS : readFlag('ttl', ttl, parseDuration);
+  return { addresses, hasParity, ttlMs, ...readBandwidth(values) };
+}
+
+/**
+ * Opens what a source stages to: the caller's to close.
+ *
+ * @param options.isParking Whether nobody renews what is there.
+ */
+export async function openStage(
+  { addresses, hasParity, ttlMs, maxBytesPerSecond }: StagePlan,
+  { isParking = false }: { readonly isParking?: boolean } = {},
+): Promise<StageOptions> {
+  const intermediaries = await openIntermediaries(addresses, isParking ? { ttlMs } : {});
+  const limit = maxBytesPerSecond !== undefined && { maxBytesPerSecond };
+  return { intermediaries, hasParity, ...limit };
 }
 
 export async function closeStage(intermediaries: readonly Intermediary[] = []): Promise<void> {
