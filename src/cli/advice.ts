@@ -88,6 +88,7 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
     'look at "pagelane path ls SESSION"; add a path before the last is removed',
   ],
   [/^ERR_CONTROL_SIDE$/, 'do it at the source'],
+  [/^ERR_CONTROL_STAGE$/, 'look at --stage: how many intermediaries there are'],
   [/^ERR_CONTROL_(BUSY|TIMEOUT)$/, 'look at "pagelane path ls SESSION", and try again'],
   [/^ERR_CONTROL_(CLOSED|LISTEN)$/, 'look at "pagelane ls": which processes are there'],
   [

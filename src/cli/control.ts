@@ -133,7 +133,12 @@ export async function startControl(
     return { name, side, phase, elapsedMs };
   };
   try {
-    const server = await ControlServer.listen({ session, state });
+    const server = await ControlServer.listen({
+      session,
+      state,
+      setStageBandwidth: (bytesPerSecond, intermediary) =>
+        migration.setStageBandwidth(bytesPerSecond, intermediary),
+    });
     reporter.say(`control: pagelane path ls ${session.id.slice(0, ID_DIGITS_SHOWN)}`);
     return server;
   } catch (error) {

@@ -53,7 +53,8 @@ function readAddresses(values: Values): ReturnType<typeof parseIntermediary>[] {
   return texts.map((text) => readFlag('stage', text, parseIntermediary));
 }
 
-function readBandwidth(values: Values): { maxBytesPerSecond?: number } {
+/** Reads `--stage-bandwidth`; nothing for no limit. */
+export function readStageBandwidth(values: Values): { maxBytesPerSecond?: number } {
   const text = values.text('stage-bandwidth') ?? 'off';
   return text === 'off' ? {} : { maxBytesPerSecond: readFlag('stage-bandwidth', text, parseRate) };
 }
@@ -64,7 +65,7 @@ export function readGather(values: Values): GatherSettings {
   const path = values.text('ticket');
   return {
     ...(intermediaries.length > 0 && { intermediaries }),
-    ...readBandwidth(values),
+    ...readStageBandwidth(values),
     ...(path !== undefined && { keepTicket: (ticket) => writeTicket(path, ticket) }),
   };
 }
@@ -93,7 +94,7 @@ export function readStage(values: Values): StagePlan | undefined {
   }
   const ttl = values.text('ttl');
   const ttlMs = ttl === undefined ? PARKED_TTL_MS : readFlag('ttl', ttl, parseDuration);
-  return { addresses, hasParity, ttlMs, ...readBandwidth(values) };
+  return { addresses, hasParity, ttlMs, ...readStageBandwidth(values) };
 }
 
 /**

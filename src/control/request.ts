@@ -11,6 +11,7 @@ import { CONTROL_VERSION, HOST_CHARACTERS_MAX, PORT_MAX } from './limits.ts';
  *   {"v":1,"verb":"removePath","path":1}
  *   {"v":1,"verb":"setMaxBandwidth","bytesPerSecond":25000000}
  *   {"v":1,"verb":"setMaxBandwidth","bytesPerSecond":null,"path":1}
+ *   {"v":1,"verb":"setStageBandwidth","bytesPerSecond":25000000,"intermediary":0}
  */
 
 /** What is asked of the process that has a session. */
@@ -24,6 +25,13 @@ export type ControlRequest =
       readonly bytesPerSecond: number | undefined;
       /** Id of the path that is limited; the session if undefined. */
       readonly path: number | undefined;
+    }
+  | {
+      readonly verb: 'setStageBandwidth';
+      /** No limit if undefined. */
+      readonly bytesPerSecond: number | undefined;
+      /** Place of the intermediary that is limited, from 0; all together if undefined. */
+      readonly intermediary: number | undefined;
     };
 
 const OPTIONS: FieldsOptions = { what: 'request', code: 'ERR_CONTROL_REQUEST' };
@@ -31,7 +39,7 @@ const OPTIONS: FieldsOptions = { what: 'request', code: 'ERR_CONTROL_REQUEST' };
 /** Writes a request as one line. */
 export function encodeRequest(request: ControlRequest): string {
   const fields: Record<string, unknown> = { v: CONTROL_VERSION, ...request };
-  if (request.verb === 'setMaxBandwidth') fields['bytesPerSecond'] ??= null;
+  if ('bytesPerSecond' in request) fields['bytesPerSecond'] ??= null;
   return `${JSON.stringify(fields)}\n`;
 }
 
@@ -59,18 +67,28 @@ function readRequest(verb: string, fields: Fields): ControlRequest {
     case 'removePath':
       return { verb, path: fields.whole('path') };
     case 'setMaxBandwidth': {
-      const isOff = fields.isNull('bytesPerSecond');
-      const bytesPerSecond = isOff ? undefined : fields.whole('bytesPerSecond', { min: 1 });
+      const bytesPerSecond = readRate(fields);
       const path = fields.optional('path', () => fields.whole('path'));
       return { verb, bytesPerSecond, path };
+    }
+    case 'setStageBandwidth': {
+      const bytesPerSecond = readRate(fields);
+      const intermediary = fields.optional('intermediary', () => fields.whole('intermediary'));
+      return { verb, bytesPerSecond, intermediary };
     }
     default:
       throw new PagelaneError(
         'ERR_CONTROL_VERB',
         `There is no verb ${JSON.stringify(verb.slice(0, 40))}: ` +
-          'expected report, addPath, removePath or setMaxBandwidth',
+          'expected report, addPath, removePath, setMaxBandwidth or setStageBandwidth',
       );
   }
+}
+
+/** Bytes per second; undefined for no limit. */
+function readRate(fields: Fields): number | undefined {
+  const isOff = fields.isNull('bytesPerSecond');
+  return isOff ? undefined : fields.whole('bytesPerSecond', { min: 1 });
 }
 
 function readAddress(fields: Fields): PathAddress {

@@ -49,6 +49,16 @@ export interface ControlOptions {
   readonly session: ControlledSession;
   /** What the session does now. */
   readonly state: () => SessionState;
+  /**
+   * Limits what goes to intermediaries, or comes from them; undefined ends the limit.
+   *
+   * @throws {PagelaneError} ERR_CONTROL_STAGE If nothing is staged, or there is no such one.
+   * @default there is no staging
+   */
+  readonly setStageBandwidth?: (
+    bytesPerSecond: number | undefined,
+    intermediary: number | undefined,
+  ) => void;
   /** Where the directory of the socket is named. @default the environment of the process */
   readonly environment?: NodeJS.ProcessEnv;
   /** @default the machine's monotonic clock */
@@ -147,7 +157,18 @@ export class ControlServer implements AsyncDisposable {
         else session.setPathMaxBandwidth(path, bytesPerSecond);
         break;
       }
+      case 'setStageBandwidth':
+        this.#limitStage(request.bytesPerSecond, request.intermediary);
+        break;
     }
+  }
+
+  #limitStage(bytesPerSecond: number | undefined, intermediary: number | undefined): void {
+    const { setStageBandwidth } = this.#options;
+    if (setStageBandwidth === undefined) {
+      throw new PagelaneError('ERR_CONTROL_STAGE', 'Cannot limit staging: there is none here');
+    }
+    setStageBandwidth(bytesPerSecond, intermediary);
   }
 
   #addPath(address: PathAddress): Promise<void> {

@@ -7,6 +7,7 @@ import { encodePageRequest, PageRequestReader } from '../stream/page-request.ts'
 import { ReturnType } from '../stream/return-path.ts';
 import { type GatherSettings, PageGatherer } from './page-gatherer.ts';
 import type { Tally } from './progress.ts';
+import type { LimitedStage } from './stage-limit.ts';
 import { encodeStaged, type StageMessage } from './stage-message.ts';
 
 /*
@@ -35,7 +36,7 @@ export interface DestinationStageHost {
   gathered(): void;
 }
 
-export class DestinationStage implements AsyncDisposable {
+export class DestinationStage implements AsyncDisposable, LimitedStage {
   readonly #host: DestinationStageHost;
   readonly #settings: GatherSettings;
   readonly #requests = new PageRequestReader();
@@ -53,6 +54,14 @@ export class DestinationStage implements AsyncDisposable {
   /** False once the source was let go: what becomes of it does not matter any more. */
   get needsSource(): boolean {
     return this.#needsSource;
+  }
+
+  get intermediaryCount(): number {
+    return this.#gatherer?.intermediaryCount ?? 0;
+  }
+
+  limit(bytesPerSecond: number | undefined, intermediary: number | undefined): void {
+    this.#gatherer?.limit(bytesPerSecond, intermediary);
   }
 
   /** Whether pages come from intermediaries now. */

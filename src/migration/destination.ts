@@ -26,6 +26,7 @@ import { StreamWriter } from '../stream/writer.ts';
 import { DestinationStage } from './destination-stage.ts';
 import type { GatherSettings } from './page-gatherer.ts';
 import { decodedPages, type MigrationResult } from './progress.ts';
+import type { LimitedStage } from './stage-limit.ts';
 import { decodeEntriesMessage, decodeStage } from './stage-message.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
 
@@ -583,6 +584,10 @@ export class DestinationStream extends MigrationStream {
     if (this.#shutStatus === 0) return;
     const text = error === null ? 'Migration stream was destroyed' : messageOf(error);
     this.#fail(new PagelaneError('ERR_DESTROYED', text));
+  }
+
+  protected override get limitedStage(): LimitedStage | undefined {
+    return this.#stage;
   }
 
   protected override wireBytesOf(path: { receivedBytes: number }): number {

@@ -103,6 +103,16 @@ export class PageGatherer implements AsyncDisposable {
     for (const entry of decodeEntries(entries)) this.#gather.accept(entry);
   }
 
+  get intermediaryCount(): number {
+    return this.#intermediaries.length;
+  }
+
+  /** Limits what is gathered ahead, in bytes a second; or all that comes from one intermediary. */
+  limit(bytesPerSecond: number | undefined, intermediary: number | undefined): void {
+    if (intermediary === undefined) this.#gather.setLimit(bytesPerSecond);
+    else this.#intermediaries[intermediary]?.setLimit(bytesPerSecond);
+  }
+
   /** All entries were given. */
   complete(): void {
     this.#gather.complete();

@@ -136,6 +136,11 @@ export class PageStager implements AsyncDisposable {
     return { seal: new ExtentSeal(key, scope), intermediaries: this.#intermediaries };
   }
 
+  /** Limits what goes to all intermediaries together, in bytes a second. */
+  setLimit(bytesPerSecond: number | undefined): void {
+    this.#scatter.setLimit(bytesPerSecond);
+  }
+
   /** A slot for the next batch; undefined while there is no room. */
   takeSlot(): Uint8Array | undefined {
     return this.#encoder.takeSlot();

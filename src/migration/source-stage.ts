@@ -8,6 +8,7 @@ import { ReturnType } from '../stream/return-path.ts';
 import { PageStager, type StageOptions } from './page-stager.ts';
 import type { Tally } from './progress.ts';
 import { PING_LOADED } from './return-message.ts';
+import type { LimitedStage } from './stage-limit.ts';
 import { encodeEntries, encodeStage, type StagedMessage } from './stage-message.ts';
 
 /*
@@ -48,7 +49,7 @@ export interface SourceStageHost {
   free(): void;
 }
 
-export class SourceStage implements AsyncDisposable {
+export class SourceStage implements AsyncDisposable, LimitedStage {
   readonly #host: SourceStageHost;
   readonly #options: StageOptions;
   #stager: PageStager | undefined;
@@ -78,6 +79,15 @@ export class SourceStage implements AsyncDisposable {
   /** Takes pages, once it was switched over. */
   get stager(): PageStager {
     return this.#stager!;
+  }
+
+  get intermediaryCount(): number {
+    return this.#stager === undefined ? 0 : this.#options.intermediaries.length;
+  }
+
+  limit(bytesPerSecond: number | undefined, intermediary: number | undefined): void {
+    if (intermediary === undefined) this.#stager?.setLimit(bytesPerSecond);
+    else this.#options.intermediaries[intermediary]?.setLimit(bytesPerSecond);
   }
 
   /** As soon as the guest's memory is known. */

@@ -14,6 +14,7 @@ import type { StageOptions } from './page-stager.ts';
 import type { MigrationResult } from './progress.ts';
 import { SHUT_SUCCESS } from './return-message.ts';
 import { SourceStage } from './source-stage.ts';
+import type { LimitedStage } from './stage-limit.ts';
 import { decodeStaged } from './stage-message.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
 
@@ -572,6 +573,10 @@ export class SourceStream extends MigrationStream {
     const text = error === null ? 'Migration stream was destroyed' : messageOf(error);
     this.#fail(new PagelaneError('ERR_DESTROYED', text), this.#guestIfLost());
     this.channel?.destroy();
+  }
+
+  protected override get limitedStage(): LimitedStage | undefined {
+    return this.#stage;
   }
 
   protected override wireBytesOf(path: { sentBytes: number }): number {

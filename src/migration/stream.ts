@@ -6,6 +6,7 @@ import type { Session } from '../session/session.ts';
 import type { ChannelReader, QemuChannel } from '../stream/endpoint.ts';
 import type { MigrationResult, Progress, Tally } from './progress.ts';
 import { type MigrationEnd, type ProgressParts, progressOf, resultOf } from './result.ts';
+import { type LimitedStage, limitStage } from './stage-limit.ts';
 
 /* Chosen by us */
 
@@ -64,6 +65,16 @@ export abstract class MigrationStream extends Duplex {
     });
   }
 
+  /**
+   * Limits what goes to intermediaries, or is gathered ahead from them; undefined ends the limit.
+   *
+   * @param intermediary Place of the one that is limited, from 0; all together if undefined.
+   * @throws {PagelaneError} ERR_CONTROL_STAGE If nothing is staged, or there is no such one.
+   */
+  setStageBandwidth(bytesPerSecond: number | undefined, intermediary: number | undefined): void {
+    limitStage(this.limitedStage, bytesPerSecond, intermediary);
+  }
+
   /** Where the migration stands now. */
   progress(): Progress {
     return progressOf(this.#progressParts(), this.codecInUse());
@@ -89,6 +100,8 @@ export abstract class MigrationStream extends Duplex {
   protected abstract wireBytesOf(path: { sentBytes: number; receivedBytes: number }): number;
 
   protected abstract codecInUse(): string;
+
+  protected abstract get limitedStage(): LimitedStage | undefined;
 
   /** Threads of the addon. */
   protected get threads(): number {

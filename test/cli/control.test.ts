@@ -141,7 +141,7 @@ describe('pagelane set', () => {
     vi.stubEnv('PAGELANE_MAX_BANDWIDTH', '1gbit');
     vi.stubEnv('PAGELANE_PATH', 'a:1 b:2');
     vi.stubEnv('PAGELANE_OUTPUT', 'ndjson');
-    expect(() => set(['vm1'])).toThrow(/give --max-bandwidth RATE\|off/);
+    expect(() => set(['vm1'])).toThrow(/give --max-bandwidth RATE\|off, or/);
     await set(['vm1', '--max-bandwidth', 'off']);
     expect(session.log).toEqual(['setMaxBandwidth undefined']);
     expect(JSON.parse(written.stdout)).toMatchObject({ type: 'session' });
@@ -168,7 +168,7 @@ describe('a mistake on the command line says which', () => {
     ['path', ['ls', 'vm1', '--side', 'both'], /--side: "both" is none of source, destination/],
     ['set', [], /set takes one SESSION/],
     ['set', ['vm1', 'vm2'], /set takes one SESSION/],
-    ['set', ['vm1'], /give --max-bandwidth RATE\|off/],
+    ['set', ['vm1'], /give --max-bandwidth RATE\|off, or/],
     ['set', ['vm1', '--max-bandwidth', '0mbit'], /--max-bandwidth: Cannot read rate/],
   ])('%s %j', (name, args, says) => {
     const command = COMMANDS[name]!;

@@ -13,6 +13,8 @@ const REQUESTS: readonly ControlRequest[] = [
   { verb: 'removePath', path: 0 },
   { verb: 'setMaxBandwidth', bytesPerSecond: 1, path: undefined },
   { verb: 'setMaxBandwidth', bytesPerSecond: undefined, path: 3 },
+  { verb: 'setStageBandwidth', bytesPerSecond: 7, intermediary: 0 },
+  { verb: 'setStageBandwidth', bytesPerSecond: undefined, intermediary: undefined },
 ];
 
 function codeOfLine(line: string): string {
@@ -35,6 +37,7 @@ const VALID: Readonly<Record<string, Record<string, unknown>>> = {
   addPath: { v: 1, verb: 'addPath', address: { host: 'h', port: 1 } },
   removePath: { v: 1, verb: 'removePath', path: 1 },
   set: { v: 1, verb: 'setMaxBandwidth', bytesPerSecond: 5, path: 1 },
+  stage: { v: 1, verb: 'setStageBandwidth', bytesPerSecond: 5, intermediary: 1 },
 };
 const address = (fields: Record<string, unknown>) => ({
   address: { host: 'h', port: 1, ...fields },
@@ -42,6 +45,8 @@ const address = (fields: Record<string, unknown>) => ({
 
 describe('parseRequest() checks every field', () => {
   test.each([
+    ['stage', { bytesPerSecond: 0 }, /"bytesPerSecond" must be a whole number/],
+    ['stage', { intermediary: -1 }, /"intermediary" must be a whole number/],
     ['removePath', { v: 2 }, /its version is 2, not 1/],
     ['removePath', { v: undefined }, /"v" must be a whole number/],
     ['removePath', { verb: 7 }, /"verb" must be a text/],

@@ -38,7 +38,11 @@ class Control implements AsyncDisposable {
     const control = new Control();
     const { session, clock, folder } = control;
     const { environment } = folder;
-    const options = { session, state: () => ({ ...STATE, ...state }), environment, clock };
+    const options = {
+      ...{ session, state: () => ({ ...STATE, ...state }), environment, clock },
+      setStageBandwidth: (bytesPerSecond?: number, intermediary?: number) =>
+        void session.log.push(`setStageBandwidth ${bytesPerSecond} ${intermediary}`),
+    };
     control.server = await ControlServer.listen(options);
     return control;
   }
@@ -153,6 +157,9 @@ describe('requests', () => {
     await control.ask({ ...set, bytesPerSecond: null, path: 1 });
     await control.ask({ ...set, bytesPerSecond: 700 });
     await control.ask({ ...set, bytesPerSecond: null });
+    const stage = { v: 1, verb: 'setStageBandwidth' };
+    await control.ask({ ...stage, bytesPerSecond: 900, intermediary: 1 });
+    await control.ask({ ...stage, bytesPerSecond: null });
     const removed = await control.ask({ v: 1, verb: 'removePath', path: 0 });
     expect(removed).toMatchObject({ session: { paths: [{ state: 'closed' }, {}, {}] } });
     expect(control.session.log).toEqual([
@@ -161,6 +168,8 @@ describe('requests', () => {
       'setPathMaxBandwidth 1 undefined',
       'setMaxBandwidth 700',
       'setMaxBandwidth undefined',
+      'setStageBandwidth 900 1',
+      'setStageBandwidth undefined undefined',
       'removePath 0',
     ]);
   });
