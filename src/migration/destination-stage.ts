@@ -7,6 +7,7 @@ import { encodePageRequest, PageRequestReader } from '../stream/page-request.ts'
 import { ReturnType } from '../stream/return-path.ts';
 import { type GatherSettings, PageGatherer } from './page-gatherer.ts';
 import type { Tally } from './progress.ts';
+import { SHUT_SUCCESS } from './return-message.ts';
 import type { LimitedStage } from './stage-limit.ts';
 import { encodeStaged, type StageMessage } from './stage-message.ts';
 
@@ -62,6 +63,11 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
 
   limit(bytesPerSecond: number | undefined, intermediary: number | undefined): void {
     this.#gatherer?.limit(bytesPerSecond, intermediary);
+  }
+
+  /** Whether the source said that it stages pages: then what QEMU says goes by here. */
+  get isStaged(): boolean {
+    return this.#isOpening;
   }
 
   /** Whether pages come from intermediaries now. */
@@ -129,7 +135,8 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   }
 
   /** Hears what QEMU says, message by message, and answers its requests or passes them on. */
-  hear(type: number, message: Uint8Array, isSuccess: boolean): void {
+  hear(type: number, message: Uint8Array): void {
+    if (!this.isStaged) return;
     if (type === ReturnType.RequestById || type === ReturnType.Request) {
       const request = this.#requests.read(message);
       const { isStaged, isThere } = this.#gathererNow().want(request);
@@ -138,6 +145,7 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
       return;
     }
     // The source hears of success when it is let go.
+    const isSuccess = Buffer.compare(message, SHUT_SUCCESS) === 0;
     const isOwn = this.hasSwitched && isSuccess;
     if (this.#needsSource && !isOwn) this.#host.relay(message);
   }

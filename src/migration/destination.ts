@@ -20,7 +20,7 @@ import type { IncomingMessage } from '../session/lane.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
 import { describeUnknown } from '../stream/item.ts';
 import * as message from '../stream/message.ts';
-import { ReturnPathWatcher, ReturnType } from '../stream/return-path.ts';
+import { ReturnPathWatcher } from '../stream/return-path.ts';
 import type { BytesPlace } from '../stream/sink.ts';
 import { StreamWriter } from '../stream/writer.ts';
 import { DestinationStage } from './destination-stage.ts';
@@ -71,7 +71,7 @@ export class DestinationStream extends MigrationStream {
   readonly name: string;
   readonly #writer = new StreamWriter();
   readonly #digest = new message.Digest();
-  readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#hearQemu(type, bytes));
+  readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#stage.hear(type, bytes));
   readonly #items: Item[] = [];
   readonly #storeBytes: number;
   readonly #threads: number;
@@ -94,7 +94,6 @@ export class DestinationStream extends MigrationStream {
   #heldBack: Uint8Array[] = [];
   #loadTimer: NodeJS.Timeout | undefined;
   readonly #stage: DestinationStage;
-  #isStaged = false;
   #isConfirmed = false;
   /** What follows all pages of a post-copy, while they are gathered. */
   readonly #afterPages: Item[] = [];
@@ -158,7 +157,6 @@ export class DestinationStream extends MigrationStream {
         return;
       case message.MessageKind.Stage:
         this.#stage.open(decodeStage(payload), this.#layout);
-        this.#isStaged = true;
         incoming.release();
         return;
       case message.MessageKind.Entries:
@@ -214,9 +212,12 @@ export class DestinationStream extends MigrationStream {
     this.#writeReady();
   }
 
-  /** All entries came, and all else: what follows the pages of a post-copy is kept until then. */
-  #takeEnd(incoming: IncomingMessage): void {
+  /** Entries of the manifest; or the end: all entries came, and all else. */
+  #takeMark(incoming: IncomingMessage, kind: number): void {
+    const isEntries = kind === message.MessageKind.Entries;
+    if (isEntries) this.#stage.accept(decodeEntriesMessage(incoming.payload));
     incoming.release();
+    if (isEntries) return;
     this.tally.waitsFor = 'QEMU to load the last state';
     if (this.#stage.hasSwitched) this.#stage.complete();
     else this.#finishIfDone();
@@ -286,8 +287,7 @@ export class DestinationStream extends MigrationStream {
   #writeReady(): void {
     if (!this.#hasOutput()) return;
     for (let item = this.#items[0]; item !== undefined && !this.isSettled; item = this.#items[0]) {
-      if (item.kind === message.MessageKind.Entries) this.#takeEntries(item.incoming);
-      else if (item.kind === message.MessageKind.End) this.#takeEnd(item.incoming);
+      if (isMark(item.kind)) this.#takeMark(item.incoming, item.kind);
       else if (item.bytes !== undefined && this.#followsPages(item.bytes.place)) {
         this.#afterPages.push(item);
       } else if (item.bytes !== undefined) this.#writeBytes(item.incoming, item.bytes);
@@ -370,16 +370,6 @@ export class DestinationStream extends MigrationStream {
     this.#finishIfDone();
   }
 
-  #takeEntries(incoming: IncomingMessage): void {
-    this.#stage.accept(decodeEntriesMessage(incoming.payload));
-    incoming.release();
-  }
-
-  #hearQemu(type: number, bytes: Uint8Array): void {
-    const isSuccess = type === ReturnType.Shut && this.#returnPath.shutStatus === 0;
-    if (this.#isStaged) this.#stage.hear(type, bytes, isSuccess);
-  }
-
   /** QEMU's return path: relayed as it comes, but for success before memory is verified. */
   protected override takeLocal(bytes: Uint8Array, done: () => void): void {
     if (this.isSettled) {
@@ -394,7 +384,7 @@ export class DestinationStream extends MigrationStream {
     } else if (this.#toVerify.length > 0 && this.#returnPath.isLost) {
       const text = 'Cannot verify memory: the return path of QEMU is not understood';
       this.#fail(new PagelaneError('ERR_VERIFY_MEMORY', text));
-    } else if (!this.#isStaged) this.#relay(bytes);
+    } else if (!this.#stage.isStaged) this.#relay(bytes);
     else if (this.#returnPath.isLost) {
       const text = 'Cannot gather: the return path of QEMU is not understood';
       this.#stage.fail(new PagelaneError('ERR_STREAM_REQUEST', text));
@@ -597,4 +587,9 @@ export class DestinationStream extends MigrationStream {
   protected override codecInUse(): string {
     return '';
   }
+}
+
+/** Whether a message has nothing for QEMU, but its place among what has. */
+function isMark(kind: number): boolean {
+  return kind === message.MessageKind.Entries || kind === message.MessageKind.End;
 }
