@@ -40,7 +40,7 @@ const EXAMPLES = [
   'pagelane gather vm1.ticket --qemu unix:/run/vm1.in    later, with QEMU -incoming unix:/run/vm1.in',
 ];
 const EXIT_CODES =
-  '0 parked: quit the source QEMU · 1 not parked, guest at the source · 2 usage · 7 post-copy paused';
+  '0 parked: quit the source QEMU · 1 not parked: the guest is there as it was · 2 usage';
 
 /** `pagelane park`: a whole virtual machine into intermediaries, with no destination yet. */
 export async function park(args: readonly string[]): Promise<number> {
@@ -64,15 +64,13 @@ export async function park(args: readonly string[]): Promise<number> {
     using qmp = await QmpClient.connect(monitor);
     const where = { kind: 'unix', path: join(folder, 'mig') } as const;
     const listener = await QemuListener.listen(where);
-    await begin(qmp, `unix:${where.path}`);
-    const channel = await listener.accept({ timeoutMs: WAIT_MS }).finally(() => listener.close());
     const keepTicket = (ticket: Ticket): Promise<void> => writeTicket(path, ticket);
     const { threads } = setThreads({});
-    const parking = parkGuest(channel, { stage, codec, threads, keepTicket });
-    const switching = switchOver(qmp);
-    switching.catch(() => channel.destroy());
-    const facts = await parking;
-    await switching;
+    const facts = await whileStopped(qmp, async () => {
+      await qmp.execute('migrate', { uri: `unix:${where.path}` });
+      const channel = await listener.accept({ timeoutMs: WAIT_MS });
+      return await parkGuest(channel, { stage, codec, threads, keepTicket });
+    }).finally(() => listener.close());
     await waitForStatus(qmp, 'completed');
     report(facts, { path, output });
     return 0;
@@ -82,26 +80,34 @@ export async function park(args: readonly string[]): Promise<number> {
   }
 }
 
-async function begin(qmp: QmpClient, uri: string): Promise<void> {
-  await qmp.execute('migrate-set-capabilities', {
-    capabilities: [{ capability: 'postcopy-ram', state: true }],
-  });
-  await qmp.execute('migrate', { uri });
+/** Stops the guest, and sets QEMU up; it runs on as it did, if `work` fails. */
+async function whileStopped<Value>(qmp: QmpClient, work: () => Promise<Value>): Promise<Value> {
+  const { running } = (await qmp.execute('query-status')) as { readonly running: boolean };
+  const before = (await qmp.execute('query-migrate-parameters')) as Record<string, unknown>;
+  const { 'max-bandwidth': bandwidth } = before;
+  const capabilities = [{ capability: 'postcopy-ram', state: true }];
+  try {
+    await qmp.execute('stop');
+    await qmp.execute('migrate-set-capabilities', { capabilities });
+    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 0 });
+    return await work();
+  } catch (error) {
+    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': bandwidth });
+    await waitForStatus(qmp, 'failed', 'none');
+    if (running) await qmp.execute('cont');
+    throw error;
+  }
 }
 
-/** As soon as QEMU can: what it sends before is sent twice. */
-async function switchOver(qmp: QmpClient): Promise<void> {
-  await waitForStatus(qmp, 'active');
-  await qmp.execute('migrate-start-postcopy');
-}
-
-async function waitForStatus(qmp: QmpClient, wanted: string): Promise<void> {
+async function waitForStatus(qmp: QmpClient, ...wanted: readonly string[]): Promise<void> {
   const endMs = performance.now() + WAIT_MS;
   for (;;) {
-    const { status } = (await qmp.execute('query-migrate')) as { readonly status?: string };
-    if (status === wanted) return;
-    if (status === 'failed' || status === 'cancelled' || performance.now() > endMs) {
-      throw new PagelaneError('ERR_QMP', `Source QEMU is not "${wanted}": it says "${status}"`);
+    const { status = 'none' } = (await qmp.execute('query-migrate')) as {
+      readonly status?: string;
+    };
+    if (wanted.includes(status)) return;
+    if (performance.now() > endMs) {
+      throw new PagelaneError('ERR_QMP', `Source QEMU is not "${wanted[0]}": it says "${status}"`);
     }
     await sleep(LOOK_MS);
   }

@@ -138,16 +138,25 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   hear(type: number, message: Uint8Array): void {
     if (!this.isStaged) return;
     if (type === ReturnType.RequestById || type === ReturnType.Request) {
-      const request = this.#requests.read(message);
-      const { isStaged, isThere } = this.#gathererNow().want(request);
-      isThere.catch((error: unknown) => this.fail(error));
-      if (!isStaged && this.#needsSource) this.#host.relay(encodePageRequest(request));
+      this.#answer(message);
       return;
     }
     // The source hears of success when it is let go.
     const isSuccess = Buffer.compare(message, SHUT_SUCCESS) === 0;
     const isOwn = this.hasSwitched && isSuccess;
     if (this.#needsSource && !isOwn) this.#host.relay(message);
+  }
+
+  /** Answers a request, or asks the source; one that cannot be so ends the migration. */
+  #answer(message: Uint8Array): void {
+    try {
+      const request = this.#requests.read(message);
+      const { isStaged, isThere } = this.#gathererNow().want(request);
+      isThere.catch((error: unknown) => this.fail(error));
+      if (!isStaged && this.#needsSource) this.#host.relay(encodePageRequest(request));
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   /** Ends the migration: as a post-copy that is paused, as long as the source has its pages. */

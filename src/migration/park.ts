@@ -1,34 +1,40 @@
 import { asPagelaneError, PagelaneError } from '../errors.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
-import { BatchDecoder } from '../page/decode.ts';
-import { BatchEncoder } from '../page/encode.ts';
 import { StreamWriterAtIntermediaries } from '../staging/stored-stream.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
+import { PART_HEADER_BYTES } from '../stream/format.ts';
 import { StreamReader } from '../stream/reader.ts';
 import type { BytesPlace, StreamSink } from '../stream/sink.ts';
-import { StreamWriter } from '../stream/writer.ts';
+import { TailWatcher } from '../stream/tail.ts';
+import { discardAll, postcopyPackage } from './package.ts';
 import { PageStager, type StageOptions } from './page-stager.ts';
 import type { StagedFacts } from './progress.ts';
-import { PING_DEVICES, PING_LOADED, pong, SHUT_SUCCESS } from './return-message.ts';
+import { ramEnd } from './recovery.ts';
+import { pong, SHUT_SUCCESS } from './return-message.ts';
 import type { Ticket } from './ticket.ts';
 
 /*
  * A whole guest into intermediaries, with no destination
  *
- *   1. before   all that QEMU sends up to its package, as it is: parts of a stream
- *   2. pages    those of the post-copy, as extents
- *   3. after    what follows them, kept until all pages are there: parts of the stream
- *   4. keep     the manifest at the intermediaries, then the ticket here
- *   5. free     only now QEMU hears that its guest has arrived
+ *   1. pages    of a guest that stands still, so that each comes once: as extents
+ *   2. state    its devices, packed as a post-copy has them: so it can run before its pages are there
+ *   3. keep     stream and manifest at the intermediaries, then the ticket here
+ *   4. free     only now QEMU hears that its guest has arrived
  *
- * Until 5 QEMU has everything; if anything fails before, it is told so by a closed channel.
+ * To QEMU it is a pre-copy: whatever fails before 4, its guest goes on there as if nothing had been.
  */
 
 /* Chosen by us */
 
-/** Bytes of the stream that may wait for intermediaries. */
-const WAITING_BYTES_MAX = 8 * 1024 * 1024;
+/** QEMU is done when its stream is whole, and it has been silent for so long. */
+const SILENCE_MS = 200;
+
+/** How long QEMU may be silent in the middle of its stream. */
+const TIMEOUT_MS = 60_000;
+
+/** Most bytes of the stream beside pages. */
+const STREAM_BYTES_MAX = 256 * 1024 * 1024;
 
 export interface ParkOptions {
   readonly stage: StageOptions;
@@ -47,11 +53,12 @@ export interface ParkFacts extends StagedFacts {
 }
 
 /**
- * Parks the guest of a QEMU whose channel this is, and which switches to post-copy.
+ * Parks the guest of a QEMU whose channel this is. It must be stopped, and have the capability
+ * `postcopy-ram`.
  *
  * @returns When the guest is with the intermediaries and QEMU was told so; it may be quit then.
- * @throws {PagelaneError} If it cannot be: then it is with QEMU, which pauses it if it had switched
- *   over: ERR_STAGING_…, ERR_STREAM_…, or ERR_PARK_PRECOPY if it did not.
+ * @throws {PagelaneError} ERR_STAGING_…, ERR_STREAM_…, ERR_PARK_… If it cannot be: then it is with
+ *   QEMU, whose migration has failed.
  */
 export function parkGuest(channel: QemuChannel, options: ParkOptions): Promise<ParkFacts> {
   return new Parking(channel, options).run();
@@ -61,18 +68,16 @@ class Parking {
   readonly #channel: QemuChannel;
   readonly #options: ParkOptions;
   readonly #reader: StreamReader;
-  readonly #encoder: BatchEncoder;
-  readonly #writer = new StreamWriter();
+  readonly #tail = new TailWatcher();
   readonly #startedMs = performance.now();
-  #decoder: BatchDecoder | undefined;
   #layout: RamLayout | undefined;
   #stager: PageStager | undefined;
-  #before: StreamWriterAtIntermediaries | undefined;
-  readonly #after: Uint8Array[] = [];
-  #hasSwitched = false;
-  #waitingBytes = 0;
+  readonly #before: Uint8Array[] = [];
+  readonly #deviceState: Uint8Array[] = [];
   #streamBytes = 0;
-  #turn: Promise<void> = Promise.resolve();
+  #isAdvised = false;
+  #isPastMemory = false;
+  #timer: NodeJS.Timeout | undefined;
   #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
   #resolve!: (facts: ParkFacts) => void;
   #reject!: (error: unknown) => void;
@@ -81,12 +86,7 @@ class Parking {
   constructor(channel: QemuChannel, options: ParkOptions) {
     this.#channel = channel;
     this.#options = options;
-    this.#reader = new StreamReader(this.#makeSink(), { readsPostcopy: true });
-    this.#encoder = new BatchEncoder({
-      codec: 'none',
-      threads: options.threads,
-      now: () => performance.now(),
-    });
+    this.#reader = new StreamReader(this.#makeSink(), { isStanding: true });
   }
 
   async run(): Promise<ParkFacts> {
@@ -101,63 +101,63 @@ class Parking {
       },
       end: () => this.#fail(new PagelaneError('ERR_STREAM_TRUNCATED', CLOSED)),
     });
+    this.#await();
     try {
       return await parked;
     } finally {
       this.#isOver = true;
+      clearTimeout(this.#timer);
       await this.#stager?.[Symbol.asyncDispose]();
     }
   }
 
   #feed(): void {
     const input = this.#input;
-    if (input === undefined || this.#isOver || this.#mustWait) return;
+    if (input === undefined || this.#isOver) return;
     try {
       input.at = this.#reader.push(input.bytes, input.at);
-      if (this.#reader.isPastMemory && !this.#hasSwitched) throw notSwitched();
+      if (this.#reader.fallback !== undefined) throw notParkable(this.#reader.fallback);
     } catch (error) {
       this.#fail(error);
       return;
     }
+    this.#await();
     if (input.at < input.bytes.length) return;
     this.#input = undefined;
     input.done();
   }
 
-  get #mustWait(): boolean {
-    const isOpening = this.#layout !== undefined && this.#stager === undefined;
-    return isOpening || this.#waitingBytes >= WAITING_BYTES_MAX;
+  /** Waits for more of the stream, or for its end. */
+  #await(): void {
+    clearTimeout(this.#timer);
+    const isWhole = this.#isPastMemory && this.#tail.endsWhole();
+    this.#timer = setTimeout(
+      () => {
+        if (isWhole) this.#finish().catch((error: unknown) => this.#fail(error));
+        else this.#fail(new PagelaneError('ERR_QEMU_TIMEOUT', SILENT));
+      },
+      isWhole ? SILENCE_MS : TIMEOUT_MS,
+    );
   }
 
   #makeSink(): StreamSink {
     return {
-      takeSlot: () => {
-        if (this.#mustWait) return undefined;
-        return this.#hasSwitched ? this.#stager!.takeSlot() : this.#encoder.takeSlot();
-      },
+      takeSlot: () => this.#stager?.takeSlot(),
       layout: (layout) => this.#open(layout),
       bytes: (data, place) => this.#takeBytes(data.slice(), place),
-      pages: (slot, sealed) => {
-        if (this.#hasSwitched) this.#stager!.put(slot, sealed);
-        else this.#takeEarly(slot, sealed.slice());
-      },
-      epoch: () => {},
+      pages: (slot, sealed) => this.#stager!.put(slot, sealed),
+      epoch: () => this.#fail(new PagelaneError('ERR_PARK_RUNNING', RUNNING)),
       ping: (value) => this.#channel.write(pong(value), () => {}),
-      postcopy: (unused) => {
-        if (this.#mustWait) return false;
-        if (unused !== undefined) this.#encoder.giveSlot(unused);
-        this.#hasSwitched = true;
-        return true;
+      advised: () => {
+        this.#isAdvised = true;
       },
-      end: () => void this.#finish().catch((error: unknown) => this.#fail(error)),
     };
   }
 
   #open(layout: RamLayout): void {
     const { stage, codec = 'auto', threads } = this.#options;
+    if (!this.#isAdvised) throw notParkable('the capability postcopy-ram is off');
     this.#layout = layout;
-    this.#writer.setLayout(layout);
-    this.#decoder = new BatchDecoder(layout, 0, { isOrdered: false });
     const parts = {
       ...{ layout, codec, threads },
       onEntries: () => {},
@@ -174,82 +174,38 @@ class Parking {
     );
   }
 
-  /** Bytes before the pages, in their place; or behind them. */
-  #takeBytes(data: Uint8Array, place: BytesPlace): void {
-    const isBehind = !place.isInsideBefore && place.isInsideAfter;
-    if (this.#hasSwitched && (isBehind || this.#after.length > 0)) {
-      this.#after.push(data);
-      return;
+  /** What is before the pages; the borders of RAM's END, which are made anew; what is behind. */
+  #takeBytes(data: Uint8Array, { isInsideBefore, isInsideAfter }: BytesPlace): void {
+    this.#streamBytes += data.length;
+    if (this.#streamBytes > STREAM_BYTES_MAX) {
+      throw notParkable(`it has more than ${STREAM_BYTES_MAX} bytes beside pages`);
     }
-    this.#then(data.length, async () => {
-      await this.#store(this.#writer.beforeBytes(place));
-      await this.#store(data);
-    });
-  }
-
-  /** Pages that came before QEMU switched over, as they were in its stream. */
-  #takeEarly(slot: Uint8Array, sealed: Int32Array): void {
-    const encoding = this.#encoder.encode(slot, sealed, 0);
-    this.#then(slot.length, async () => {
-      const batch = await encoding;
-      const bytes = batch.buffer.subarray(batch.start, batch.end);
-      const { output, decoded } = await this.#decoder!.decode(bytes, batch.number);
-      await this.#store(this.#writer.batch(output, decoded, batch.number));
-      this.#decoder!.give(output);
-      this.#encoder.release(batch);
-    });
-  }
-
-  #then(bytes: number, work: () => Promise<void>): void {
-    this.#waitingBytes += bytes;
-    this.#turn = this.#turn.then(work);
-    this.#turn.then(
-      () => {
-        this.#waitingBytes -= bytes;
-        this.#feed();
-      },
-      (error: unknown) => this.#fail(error),
-    );
-  }
-
-  async #store(bytes: Uint8Array): Promise<void> {
-    const stager = this.#stager;
-    // What comes before memory is known, is little.
-    if (stager === undefined) return await this.#opened().then(() => this.#store(bytes));
-    this.#before ??= new StreamWriterAtIntermediaries(stager.where);
-    this.#streamBytes += bytes.length;
-    await this.#before.add(bytes);
-  }
-
-  #opened(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const look = (): void => {
-        if (this.#stager !== undefined) resolve();
-        else if (this.#isOver) reject(new PagelaneError('ERR_DESTROYED', 'Parking is over'));
-        else setTimeout(look, OPENED_LOOK_MS);
-      };
-      look();
-    });
+    if (isInsideBefore) this.#isPastMemory = true;
+    else if (this.#isPastMemory) {
+      this.#tail.push(data);
+      this.#deviceState.push(data);
+    } else this.#before.push(isInsideAfter ? data.subarray(0, -PART_HEADER_BYTES) : data);
   }
 
   /** QEMU has given all it has. */
   async #finish(): Promise<void> {
     const stager = this.#stager!;
-    const before = this.#before!;
-    await this.#turn;
-    await before.flush();
-    const partsBefore = before.parts;
-    for (const bytes of this.#after) await this.#store(bytes);
-    await before.flush();
-    const stream = { partsBefore, partsAfter: before.parts - partsBefore };
-    await stager.finish(stream);
+    const behind = Buffer.concat(this.#deviceState);
+    const deviceState = behind.subarray(0, behind.length - this.#tail.endBytes());
+    const writer = new StreamWriterAtIntermediaries(stager.where);
+    for (const bytes of this.#before) await writer.add(bytes);
+    await writer.add(discardAll(this.#layout!));
+    await writer.add(postcopyPackage(deviceState));
+    await writer.flush();
+    const partsBefore = writer.parts;
+    await writer.add(ramEnd(this.#layout!));
+    await writer.flush();
+    await stager.finish({ partsBefore, partsAfter: writer.parts - partsBefore });
     await this.#options.keepTicket(stager.message);
     if (this.#isOver) return;
-    for (const word of [pong(PING_LOADED), pong(PING_DEVICES), SHUT_SUCCESS]) {
-      this.#channel.write(word, () => {});
-    }
-    this.#channel.end();
     this.#isOver = true;
+    this.#channel.write(SHUT_SUCCESS, () => {});
+    this.#channel.end();
     const evictionMs = Math.round(performance.now() - this.#startedMs);
     this.#resolve({ ...stager.facts(), evictionMs, streamBytes: this.#streamBytes });
   }
@@ -258,19 +214,14 @@ class Parking {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#channel.destroy();
-    const cause = asPagelaneError(error);
-    if (!this.#hasSwitched) this.#reject(cause);
-    else {
-      const text = `Post-copy is paused: ${cause.message}`;
-      this.#reject(new PagelaneError('ERR_POSTCOPY_PAUSED', text, { cause }));
-    }
+    this.#reject(asPagelaneError(error));
   }
 }
 
-const OPENED_LOOK_MS = 5;
 const CLOSED = 'Source QEMU closed the channel before its guest was parked';
+const SILENT = `Source QEMU was silent for ${TIMEOUT_MS} ms in the middle of its stream`;
+const RUNNING = 'Cannot park: a page came twice; the guest must be stopped';
 
-function notSwitched(): PagelaneError {
-  const text = 'Cannot park: QEMU did not switch to post-copy (migrate-start-postcopy)';
-  return new PagelaneError('ERR_PARK_PRECOPY', text);
+function notParkable(why: string): PagelaneError {
+  return new PagelaneError('ERR_PARK_STREAM', `Cannot park: ${why}`);
 }

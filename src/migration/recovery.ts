@@ -13,6 +13,7 @@ import {
   SectionType,
 } from '../stream/format.ts';
 import { ReturnType } from '../stream/return-path.ts';
+import { command } from './package.ts';
 
 /*
  * How a source takes up a post-copy again that was paused
@@ -40,17 +41,7 @@ export function recoveryQuestions({ blocks }: RamLayout): Uint8Array {
 }
 
 /** Says that pages follow. */
-export const RESUME: Uint8Array = command(Command.PostcopyResume, Buffer.alloc(0));
-
-function command(number: number, payload: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(5 + payload.length);
-  const view = viewOf(bytes);
-  view.setUint8(0, SectionType.Command);
-  view.setUint16(1, number);
-  view.setUint16(3, payload.length);
-  bytes.set(payload, 5);
-  return bytes;
-}
+export const RESUME: Uint8Array = command(Command.PostcopyResume);
 
 /** Reads the bitmaps that a destination answers with, off its return path. */
 export class ReceivedBitmaps {

@@ -71,6 +71,8 @@ export class StreamReader {
   readonly #sink: StreamSink;
   readonly #readsPostcopy: boolean;
   #isPostcopy = false;
+  /** Batches have pages of one block, ascending, and no borders of sections. */
+  #isWithoutBorders: boolean;
   #state: State = 'header';
   #offsetBytes = 0;
   /** Bytes of an item that is not complete yet. */
@@ -103,13 +105,19 @@ export class StreamReader {
   /**
    * @param options.readsPostcopy Whether pages of a post-copy are read as such. Then what is not
    *   understood in it is an error. @default false
+   * @param options.isStanding Whether the guest stands still: pages of its pre-copy are given as
+   *   those of a post-copy are. @default false
    */
   constructor(
     sink: StreamSink,
-    { readsPostcopy = false }: { readonly readsPostcopy?: boolean } = {},
+    {
+      readsPostcopy = false,
+      isStanding = false,
+    }: { readonly readsPostcopy?: boolean; readonly isStanding?: boolean } = {},
   ) {
     this.#sink = sink;
     this.#readsPostcopy = readsPostcopy;
+    this.#isWithoutBorders = isStanding;
   }
 
   /** Bytes read so far. */
@@ -332,7 +340,8 @@ export class StreamReader {
     if (command === Command.Ping) this.#sink.ping?.(view.getUint32(5));
     if (command === Command.PostcopyAdvise && bytes.length === 21) {
       this.#adviceSummary = view.getBigUint64(5);
-      if (this.#readsPostcopy && this.#adviceSummary !== 1n << BigInt(this.#pageBits)) {
+      if (this.#adviceSummary === 1n << BigInt(this.#pageBits)) this.#sink.advised?.();
+      else if (this.#readsPostcopy) {
         throw noPostcopy('the host has larger pages than the guest', this.#offsetBytes);
       }
     }
@@ -348,6 +357,7 @@ export class StreamReader {
     if (this.#sink.postcopy?.(this.#slot) === false) return false;
     this.#slot = undefined;
     this.#isPostcopy = true;
+    this.#isWithoutBorders = true;
     this.mayHold = false;
     cutter.setReach(BATCH_PAGES_MAX, BATCH_SPAN_MAX);
     return true;
@@ -378,7 +388,7 @@ export class StreamReader {
   #beginPart(): boolean {
     this.#flushOpaque();
     const cutter = this.#openCutter();
-    if (this.#isPostcopy) this.#isInside = true;
+    if (this.#isWithoutBorders) this.#isInside = true;
     else if (!this.#markSection(cutter, true)) return false;
     this.#isEnd = false;
     this.#state = 'ramBody';
@@ -409,6 +419,7 @@ export class StreamReader {
     const { names, usedBytes } = blockColumns(this.#blocks);
     this.#cutter.setBlocks(names, usedBytes);
     this.#cutter.setHolding(this.#mayHold);
+    if (this.#isWithoutBorders) this.#cutter.setReach(BATCH_PAGES_MAX, BATCH_SPAN_MAX);
     this.#sink.layout(this.#layout);
     return this.#cutter;
   }
@@ -468,7 +479,7 @@ export class StreamReader {
       this.#state = this.#isPostcopy ? 'items' : 'opaque';
       return true;
     }
-    if (this.#isPostcopy) this.#isInside = false;
+    if (this.#isWithoutBorders) this.#isInside = false;
     else if (!this.#markSection(cutter, false)) return false;
     this.#state = 'items';
     return true;

@@ -25,13 +25,18 @@ export class TailWatcher {
 
   /** True if the bytes so far end as a whole stream does. */
   endsWhole(): boolean {
+    return this.endBytes() > 0;
+  }
+
+  /** Bytes of EOF and description at the end of what is a whole stream; 0 if it is none. */
+  endBytes(): number {
     const view = new DataView(this.#bytes.buffer, 0, this.#count);
     for (let at = this.#count - 5; at >= 1; at--) {
       if (this.#bytes[at] !== SectionType.VmDescription) continue;
       const isWhole = view.getUint32(at + 1) === this.#count - at - 5;
-      if (isWhole && this.#bytes[at - 1] === SectionType.Eof) return true;
+      if (isWhole && this.#bytes[at - 1] === SectionType.Eof) return this.#count - at + 1;
     }
-    return false;
+    return 0;
   }
 
   #makeRoom(moreBytes: number): void {

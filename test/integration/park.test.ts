@@ -1,12 +1,12 @@
 // Requires: every QEMU of the lab, redis-server, root for userfaultfd.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { newestQemu, olderQemu } from '../support/lab/binaries.ts';
 import { configure, listenAt } from '../support/lab/migrate.ts';
 import { compareMemory } from '../support/lab/pmem.ts';
-import { run } from '../support/lab/processes.ts';
+import { run, startProcess, waitUntil } from '../support/lab/processes.ts';
 import { PAGELANE } from '../support/pagelane.ts';
 import { RedisServer } from '../support/redis.ts';
 import { startPair } from './support.ts';
@@ -53,3 +53,66 @@ test.each([
   },
   180_000,
 );
+
+test('a running guest is parked; an intermediary vanishes; it runs on elsewhere', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'pagelane-park-test-'));
+  const servers: RedisServer[] = [];
+  try {
+    for (let count = 0; count < 3; count++) {
+      servers.push(await RedisServer.start(['--maxmemory', '1gb']));
+    }
+    await using pair = await startPair({ memoryMiB: 256, workload: WORKLOAD });
+    const stage = servers.map(({ address }) => address.text).join(',');
+    const ticket = join(folder, 'ticket');
+    const words = ['--ticket', ticket, '--stage', stage, '--parity', '1'];
+    await run([...PAGELANE, 'park', pair.source.extraMonitor, ...words]);
+    const counter = pair.source.counter();
+    await pair.source.stop();
+    await servers[0]!.kill();
+    await pair.destination.qmp.execute('migrate-set-capabilities', {
+      capabilities: [{ capability: 'postcopy-ram', state: true }],
+    });
+    const uri = `unix:${join(folder, 'in')}`;
+    await listenAt(pair.destination, { uri });
+    await run([...PAGELANE, 'gather', ticket, '--qemu', uri]);
+    await pair.destination.waitForCounter(counter + 2, 20_000);
+    await pair.destination.verifyMemory();
+    expect(pair.destination.complaints()).toEqual([]);
+  } finally {
+    for (const server of servers) await server[Symbol.asyncDispose]();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}, 180_000);
+
+test('a guest that cannot be parked runs on where it is', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'pagelane-park-test-'));
+  try {
+    await using small = await RedisServer.start(['--maxmemory', '100mb']);
+    await using dying = await RedisServer.start(['--maxmemory', '1gb']);
+    await using pair = await startPair({ memoryMiB: 256, workload: WORKLOAD });
+    const ticket = join(folder, 'ticket');
+    const park = (stage: string) =>
+      startProcess([
+        ...[...PAGELANE, 'park', pair.source.extraMonitor, '--ticket', ticket],
+        ...['--stage', stage, '--stage-bandwidth', '20MB'],
+      ]);
+
+    const refused = park(small.address.text);
+    expect(await refused.exit(30_000)).toBe(1);
+    expect(refused.stderr()).toContain('ERR_STAGING_FULL');
+    await pair.source.waitForCounter(pair.source.counter() + 2, 20_000);
+
+    const lost = park(dying.address.text);
+    await waitUntil('extents to be there', async () => (await dying.admin.dbsize()) > 50, {
+      timeoutMs: 20_000,
+    });
+    await dying.kill();
+    expect(await lost.exit(60_000)).toBe(1);
+    expect(lost.stderr()).toMatch(/ERR_STAGING_/);
+    await pair.source.waitForCounter(pair.source.counter() + 2, 20_000);
+    await pair.source.verifyMemory();
+    expect(existsSync(ticket)).toBe(false);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}, 180_000);
