@@ -12,6 +12,7 @@ import { batchCompression } from './trials/batch-compression.ts';
 import { bitmapWalk } from './trials/bitmap-walk.ts';
 import { dirtyLog } from './trials/dirty-log.ts';
 import { embedded } from './trials/embedded.ts';
+import { eviction } from './trials/eviction.ts';
 import { fastLink } from './trials/fast-link.ts';
 import { firstPass } from './trials/first-pass.ts';
 import { hostileMix } from './trials/hostile-mix.ts';
@@ -60,6 +61,7 @@ const TRIALS: readonly Trial[] = [
   transportDelay,
   stagingRedis,
   stagingLink,
+  eviction,
 ];
 
 const { values, positionals } = parseArgs({

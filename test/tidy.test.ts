@@ -47,6 +47,7 @@ const PURE = [
   'page/round',
   'staging/address',
   'staging/cluster-slot',
+  'staging/fetch-window',
   'staging/manifest',
   'staging/manifest-codec',
   'staging/parity',

@@ -1,11 +1,13 @@
-import { messageOf, PagelaneError, ProtocolError } from '../errors.ts';
+import { ProtocolError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { DecodedBatch } from '../page/decode.ts';
+import type { Intermediary } from '../staging/intermediary.ts';
 import type { EncodedMessage } from '../stream/message.ts';
 import { encodePageRequest, PageRequestReader } from '../stream/page-request.ts';
 import { ReturnType } from '../stream/return-path.ts';
-import { type GatherSettings, PageGatherer } from './page-gatherer.ts';
+import { closeAll, type GatherSettings, openAll, PageGatherer } from './page-gatherer.ts';
+import { pausedError } from './paused.ts';
 import type { Tally } from './progress.ts';
 import { SHUT_SUCCESS } from './return-message.ts';
 import type { LimitedStage } from './stage-limit.ts';
@@ -43,7 +45,8 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   readonly #requests = new PageRequestReader();
   #gatherer: PageGatherer | undefined;
   #ticket: StageMessage | undefined;
-  #isOpening = false;
+  #layout: RamLayout | undefined;
+  #intermediaries: readonly (Intermediary | undefined)[] | undefined;
   #isOver = false;
   #needsSource = true;
 
@@ -67,7 +70,7 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
 
   /** Whether the source said that it stages pages: then what QEMU says goes by here. */
   get isStaged(): boolean {
-    return this.#isOpening;
+    return this.#ticket !== undefined;
   }
 
   /** Whether pages come from intermediaries now. */
@@ -76,25 +79,28 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   }
 
   /**
-   * Connects to the intermediaries, while the guest is at the source.
+   * Connects to the intermediaries, while the guest is at the source: best before it is paused.
    *
-   * @throws {ProtocolError} ERR_MESSAGE If that was said before, or no blocks were.
+   * @throws {ProtocolError} ERR_MESSAGE If that was said before.
    */
-  open(stage: StageMessage, layout: RamLayout | undefined): void {
-    if (layout === undefined || this.#isOpening) {
-      throw new ProtocolError('ERR_MESSAGE', 'Source stages before its blocks, or twice');
+  open(stage: StageMessage): void {
+    if (this.#ticket !== undefined) {
+      throw new ProtocolError('ERR_MESSAGE', 'Source stages twice');
     }
-    this.#isOpening = true;
     this.#ticket = stage;
-    const { tally, write } = this.#host;
-    PageGatherer.open({ layout, tally, settings: this.#settings, write }, stage).then(
-      (gatherer) => {
-        this.#gatherer = gatherer;
-        if (this.#isOver) void gatherer[Symbol.asyncDispose]();
+    openAll(stage, this.#settings, { mayMiss: false }).then(
+      (intermediaries) => {
+        this.#intermediaries = intermediaries;
+        if (this.#isOver) void closeAll(intermediaries);
         else this.#tell(false);
       },
       (error: unknown) => this.#host.fail(error),
     );
+  }
+
+  /** The guest's memory is known. */
+  setLayout(layout: RamLayout): void {
+    this.#layout = layout;
   }
 
   /**
@@ -162,23 +168,29 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   /** Ends the migration: as a post-copy that is paused, as long as the source has its pages. */
   fail(error: unknown): void {
     if (this.#isOver) return;
-    if (!this.#needsSource || !this.hasSwitched) this.#host.fail(error);
-    else {
-      const text = `Post-copy is paused: ${messageOf(error)}`;
-      this.#host.fail(new PagelaneError('ERR_POSTCOPY_PAUSED', text));
-    }
+    const isPaused = this.#needsSource && this.hasSwitched;
+    this.#host.fail(isPaused ? pausedError(error) : error);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isOver = true;
-    if (this.#gatherer === undefined) return;
-    this.#host.tally.gathered = this.#gatherer.facts();
-    await this.#gatherer[Symbol.asyncDispose]();
+    if (this.#gatherer !== undefined) {
+      this.#host.tally.gathered = this.#gatherer.facts();
+      await this.#gatherer[Symbol.asyncDispose]();
+    }
+    await closeAll(this.#intermediaries ?? []);
   }
 
   #gathererNow(): PageGatherer {
     if (this.#gatherer !== undefined) return this.#gatherer;
-    throw new ProtocolError('ERR_MESSAGE', 'Source has staged pages, and not said where');
+    const [stage, layout, intermediaries] = [this.#ticket, this.#layout, this.#intermediaries];
+    if (stage === undefined || layout === undefined || intermediaries === undefined) {
+      throw new ProtocolError('ERR_MESSAGE', 'Source has staged pages, and not said where');
+    }
+    const { tally, write } = this.#host;
+    const parts = { layout, tally, settings: this.#settings, write };
+    this.#gatherer = new PageGatherer(parts, stage, intermediaries);
+    return this.#gatherer;
   }
 
   #tell(hasAll: boolean): void {

@@ -7,7 +7,6 @@ import {
 } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { Codec } from '../native.ts';
-import type { RamLayout } from '../page/block.ts';
 import { BatchDecoder, DECODED_MAX, type DecodedBatch } from '../page/decode.ts';
 import {
   LoadedMemory,
@@ -75,7 +74,6 @@ export class DestinationStream extends MigrationStream {
   readonly #items: Item[] = [];
   readonly #storeBytes: number;
   readonly #threads: number;
-  #layout: RamLayout | undefined;
   #decoder: BatchDecoder | undefined;
   /** Batches in work, or decoded and not yet written. */
   #decodedCount = 0;
@@ -156,7 +154,7 @@ export class DestinationStream extends MigrationStream {
         this.#takeContent(incoming, kind);
         return;
       case message.MessageKind.Stage:
-        this.#stage.open(decodeStage(payload), this.#layout);
+        this.#stage.open(decodeStage(payload));
         incoming.release();
         return;
       case message.MessageKind.Entries:
@@ -183,7 +181,7 @@ export class DestinationStream extends MigrationStream {
     const hashes = this.#memory && { hashes: this.#memory.hashes };
     this.#decoder = new BatchDecoder(layout, storeSlots(layout, this.#storeBytes), hashes);
     this.#writer.setLayout(layout);
-    this.#layout = layout;
+    this.#stage.setLayout(layout);
     this.tally.setLayout(layout);
   }
 

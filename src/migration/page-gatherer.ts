@@ -3,12 +3,13 @@ import type { RamLayout } from '../page/block.ts';
 import { BatchDecoder, type DecodedBatch } from '../page/decode.ts';
 import { type IntermediaryAddress, parseIntermediary } from '../staging/address.ts';
 import { ExtentSeal } from '../staging/extent.ts';
-import { Gather, type GatherFacts } from '../staging/gather.ts';
+import { Gather } from '../staging/gather.ts';
 import { Intermediary } from '../staging/intermediary.ts';
 import { removeStaged } from '../staging/leftovers.ts';
 import { decodeEntries } from '../staging/manifest-codec.ts';
 import type { PageRequest } from '../stream/page-request.ts';
-import { decodedPages, type Tally } from './progress.ts';
+import { Latencies } from './latencies.ts';
+import { decodedPages, type GatheredFacts, type Tally } from './progress.ts';
 import type { StageMessage } from './stage-message.ts';
 
 /*
@@ -55,6 +56,7 @@ interface Parts {
 export class PageGatherer implements AsyncDisposable {
   readonly #parts: Parts;
   readonly #stage: StageMessage;
+  readonly #faults = new Latencies();
   readonly #intermediaries: readonly (Intermediary | undefined)[];
   readonly #decoder: BatchDecoder;
   readonly #gather: Gather;
@@ -81,17 +83,6 @@ export class PageGatherer implements AsyncDisposable {
       removalLag: REMOVAL_LAG,
     });
     this.#gather.setLimit(parts.settings.maxBytesPerSecond);
-  }
-
-  /**
-   * Connects to all intermediaries.
-   *
-   * @throws {StagingError} ERR_STAGING_… If one is not to be reached, or they are not as many as
-   *   the source has.
-   */
-  static async open(parts: Parts, stage: StageMessage): Promise<PageGatherer> {
-    const opened = await openAll(stage, parts.settings, { mayMiss: false });
-    return new PageGatherer(parts, stage, opened);
   }
 
   /**
@@ -146,16 +137,19 @@ export class PageGatherer implements AsyncDisposable {
       isStaged &&= this.#gather.manifest.find(block, page) !== undefined;
       wanted.push(this.#gather.want(block, page));
     }
-    return { isStaged, isThere: Promise.all(wanted).then(() => {}) };
+    const askedMs = performance.now();
+    const isThere = Promise.all(wanted).then(() => this.#faults.add(performance.now() - askedMs));
+    return { isStaged, isThere };
   }
 
   /**
-   * Waits until every page is with QEMU, and removed from the intermediaries.
+   * Waits until every page is with QEMU.
    *
    * @throws {StagingError} ERR_STAGING_PAGES_GONE If pages are nowhere any more.
    */
-  done(): Promise<GatherFacts> {
-    return this.#gather.done();
+  async done(): Promise<GatheredFacts> {
+    await this.#gather.done();
+    return this.facts();
   }
 
   /** QEMU has loaded all of it: nothing of the attempt is left at the intermediaries. */
@@ -166,14 +160,16 @@ export class PageGatherer implements AsyncDisposable {
     await removeStaged(here, this.#stage.scope.attempt).catch(() => {});
   }
 
-  facts(): GatherFacts {
-    return this.#gather.facts();
+  facts(): GatheredFacts {
+    return { ...this.#gather.facts(), requests: this.#faults.facts() };
   }
 
-  /** Stops; what is at intermediaries stays there for its time to live. */
+  /**
+   * Stops; what is at intermediaries stays there for its time to live. They are the caller's to
+   * close.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#gather[Symbol.asyncDispose]();
-    for (const each of this.#intermediaries) await each?.[Symbol.asyncDispose]();
   }
 
   async #apply(bytes: Uint8Array, extent: number): Promise<number> {
@@ -200,20 +196,22 @@ export async function openAll(
   settings: GatherSettings,
   { mayMiss = true }: { readonly mayMiss?: boolean } = {},
 ): Promise<(Intermediary | undefined)[]> {
-  const opened: (Intermediary | undefined)[] = [];
-  let failure: unknown;
-  for (const address of addressesFor(stage, settings.intermediaries ?? [])) {
-    try {
-      opened.push(await Intermediary.open(address));
-    } catch (cause) {
-      failure ??= cause;
-      opened.push(undefined);
-    }
-  }
+  const addresses = addressesFor(stage, settings.intermediaries ?? []);
+  const opening = addresses.map((address) => Intermediary.open(address));
+  const settled = await Promise.allSettled(opening);
+  const opened = settled.map((each) => (each.status === 'fulfilled' ? each.value : undefined));
+  const rejected = settled.find((each) => each.status === 'rejected');
+  const failure: unknown = rejected?.reason;
   const isEnough = failure === undefined || (mayMiss && opened.some((each) => each !== undefined));
   if (isEnough) return opened;
-  for (const each of opened) await each?.[Symbol.asyncDispose]();
+  await closeAll(opened);
   throw failure;
+}
+
+export async function closeAll(
+  intermediaries: readonly (Intermediary | undefined)[],
+): Promise<void> {
+  for (const each of intermediaries) await each?.[Symbol.asyncDispose]();
 }
 
 function addressesFor(

@@ -44,6 +44,8 @@ export interface StageOptions {
 
 interface Parts {
   readonly layout: RamLayout;
+  /** Made by `newStage`. */
+  readonly message: StageMessage;
   readonly codec: CodecName;
   readonly threads: number;
   /** Entries of the manifest that hold from now on. */
@@ -65,6 +67,16 @@ interface Made {
 export interface StagedWhere {
   readonly seal: ExtentSeal;
   readonly intermediaries: readonly Intermediary[];
+}
+
+/** Names a new attempt, with a key of its own. */
+export function newStage({ intermediaries }: StageOptions): StageMessage {
+  const attempt = randomBytes(ATTEMPT_BYTES).toString('hex');
+  return {
+    scope: { vm: attempt.slice(0, 8), attempt },
+    key: randomBytes(EXTENT_KEY_BYTES),
+    intermediaries: intermediaries.map(({ address }) => sharedText(address)),
+  };
 }
 
 /** Puts the pages of one post-copy into intermediaries. */
@@ -97,14 +109,8 @@ export class PageStager implements AsyncDisposable {
    * @throws {RangeError} If there are too few of them, or pages are too large.
    */
   static async open(parts: Parts, options: StageOptions): Promise<PageStager> {
-    const { layout, onEntries } = parts;
+    const { layout, message, onEntries } = parts;
     const { intermediaries, hasParity = false, maxBytesPerSecond } = options;
-    const attempt = randomBytes(ATTEMPT_BYTES).toString('hex');
-    const message: StageMessage = {
-      scope: { vm: attempt.slice(0, 8), attempt },
-      key: randomBytes(EXTENT_KEY_BYTES),
-      intermediaries: intermediaries.map(({ address }) => sharedText(address)),
-    };
     const entries = new EntryWriter();
     const tell = (): void => {
       if (!entries.isEmpty) onEntries(entries.take());

@@ -8,7 +8,7 @@ import { StreamReader } from '../stream/reader.ts';
 import type { BytesPlace, StreamSink } from '../stream/sink.ts';
 import { TailWatcher } from '../stream/tail.ts';
 import { discardAll, postcopyPackage } from './package.ts';
-import { PageStager, type StageOptions } from './page-stager.ts';
+import { newStage, PageStager, type StageOptions } from './page-stager.ts';
 import type { StagedFacts } from './progress.ts';
 import { ramEnd } from './recovery.ts';
 import { pong, SHUT_SUCCESS } from './return-message.ts';
@@ -18,11 +18,11 @@ import type { Ticket } from './ticket.ts';
  * A whole guest into intermediaries, with no destination
  *
  *   1. pages    of a guest that stands still, so that each comes once: as extents
- *   2. state    its devices, packed as a post-copy has them: so it can run before its pages are there
+ *   2. state    its devices, packed as in a post-copy: so it can run before its pages are there
  *   3. keep     stream and manifest at the intermediaries, then the ticket here
  *   4. free     only now QEMU hears that its guest has arrived
  *
- * To QEMU it is a pre-copy: whatever fails before 4, its guest goes on there as if nothing had been.
+ * To QEMU it is a pre-copy: whatever fails before 4, its guest goes on there as if nothing was.
  */
 
 /* Chosen by us */
@@ -159,7 +159,7 @@ class Parking {
     if (!this.#isAdvised) throw notParkable('the capability postcopy-ram is off');
     this.#layout = layout;
     const parts = {
-      ...{ layout, codec, threads },
+      ...{ layout, message: newStage(stage), codec, threads },
       onEntries: () => {},
       onBatch: () => {},
       onRoom: () => this.#feed(),

@@ -5,6 +5,13 @@ import { memoryBytes } from '../page/block.ts';
 import type { BatchFacts, EncodedBatch } from '../page/encode.ts';
 import type { VerifiedFacts } from '../page/loaded-memory.ts';
 import type { GatherFacts } from '../staging/gather.ts';
+import type { LatencyFacts } from './latencies.ts';
+
+/** What was gathered of a post-copy. */
+export interface GatheredFacts extends GatherFacts {
+  /** Of QEMU's requests for pages: from its word until they were written to it. */
+  readonly requests: LatencyFacts;
+}
 
 /** What was staged of a post-copy. */
 export interface StagedFacts {
@@ -123,7 +130,7 @@ export interface MigrationResult {
   /** At a source that staged its pages. */
   readonly staged?: StagedFacts;
   /** At a destination that gathered them. */
-  readonly gathered?: GatherFacts;
+  readonly gathered?: GatheredFacts;
   readonly effective: Readonly<Record<string, unknown>>;
   /** What was not done as asked, or not as well as could be, and why. */
   readonly fallbacks: readonly string[];
@@ -178,7 +185,7 @@ export class Tally {
   waitsFor: string | undefined;
   verified: VerifiedFacts | undefined;
   staged: StagedFacts | undefined;
-  gathered: GatherFacts | undefined;
+  gathered: GatheredFacts | undefined;
   #pageBits = 12;
   #pagesBeforeRound = 0;
   readonly #cpuAtStart = process.cpuUsage();

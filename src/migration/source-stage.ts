@@ -1,20 +1,26 @@
-import { messageOf, PagelaneError } from '../errors.ts';
+import { PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import type { EncodedBatch } from '../page/encode.ts';
 import type { EncodedMessage } from '../stream/message.ts';
 import { ReturnType } from '../stream/return-path.ts';
-import { PageStager, type StageOptions } from './page-stager.ts';
+import { newStage, PageStager, type StageOptions } from './page-stager.ts';
+import { pausedError } from './paused.ts';
 import type { Tally } from './progress.ts';
 import { PING_LOADED } from './return-message.ts';
 import type { LimitedStage } from './stage-limit.ts';
-import { encodeEntries, encodeStage, type StagedMessage } from './stage-message.ts';
+import {
+  encodeEntries,
+  encodeStage,
+  type StagedMessage,
+  type StageMessage,
+} from './stage-message.ts';
 
 /*
  * The source's end of a post-copy that goes by way of intermediaries
  *
- *   1. open     intermediaries have the room, and the destination reaches them       open
+ *   1. open     the destination reaches the intermediaries, and they have the room   open
  *   2. switch   the destination hears it before anything of the post-copy            switchOver
  *   3. stage    pages, in the order in which QEMU gives them                         stager
  *   4. finish   all of them are held; the destination is told all entries            finish
@@ -52,6 +58,7 @@ export interface SourceStageHost {
 export class SourceStage implements AsyncDisposable, LimitedStage {
   readonly #host: SourceStageHost;
   readonly #options: StageOptions;
+  readonly #message: StageMessage;
   #stager: PageStager | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isReady = false;
@@ -64,11 +71,12 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   constructor(host: SourceStageHost, options: StageOptions) {
     this.#host = host;
     this.#options = options;
+    this.#message = newStage(options);
   }
 
   /** Whether the stream must wait: nobody may switch before pages have a place for certain. */
   get mustWait(): boolean {
-    return !this.#isReady;
+    return !this.#isReady || this.#stager === undefined;
   }
 
   /** Whether pages go to intermediaries now. */
@@ -90,12 +98,17 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
     else this.#options.intermediaries[intermediary]?.setLimit(bytesPerSecond);
   }
 
+  /** Has the destination connect: long before it is needed. */
+  announce(): void {
+    this.#host.put(encodeStage(this.#message, HEADER_BYTES));
+  }
+
   /** As soon as the guest's memory is known. */
   open(layout: RamLayout): void {
     const { tally, codec, threads } = this.#host;
-    this.#limitWait('intermediaries to be ready');
+    this.#limitWait('the destination and the intermediaries to be ready');
     const parts = {
-      ...{ layout, codec, threads },
+      ...{ layout, message: this.#message, codec, threads },
       onEntries: (entries: Uint8Array) => this.#host.put(encodeEntries(entries, HEADER_BYTES)),
       onBatch: (batch: EncodedBatch) => tally.note(batch),
       onRoom: () => this.#host.feed(),
@@ -105,7 +118,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
       (stager) => {
         this.#stager = stager;
         if (this.#isOver) void stager[Symbol.asyncDispose]();
-        else this.#host.put(encodeStage(stager.message, HEADER_BYTES));
+        else this.#noteReady();
       },
       (error: unknown) => this.#host.fail(error),
     );
@@ -137,12 +150,12 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
    * @throws {PagelaneError} ERR_MESSAGE If it cannot be so; ERR_DIGEST if it was given other bytes.
    */
   take({ hasAll, digest }: StagedMessage): void {
-    this.#stopWait();
     if (!hasAll) {
       this.#isReady = true;
-      this.#host.feed();
+      this.#noteReady();
       return;
     }
+    this.#stopWait();
     if (!this.#isTold) {
       throw new PagelaneError('ERR_MESSAGE', 'Destination has all before it was told of all');
     }
@@ -165,14 +178,19 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** How an error is told of: once it has switched, as a post-copy that is paused. */
   describe(error: unknown): unknown {
-    if (!this.#hasSwitched) return error;
-    return new PagelaneError('ERR_POSTCOPY_PAUSED', `Post-copy is paused: ${messageOf(error)}`);
+    return this.#hasSwitched ? pausedError(error) : error;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isOver = true;
     this.#stopWait();
     await this.#stager?.[Symbol.asyncDispose]();
+  }
+
+  #noteReady(): void {
+    if (this.mustWait) return;
+    this.#stopWait();
+    this.#host.feed();
   }
 
   #free(): void {
@@ -189,7 +207,9 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   }
 
   #stopWait(): void {
+    if (this.#timer === undefined) return;
     clearTimeout(this.#timer);
+    this.#timer = undefined;
     this.#host.tally.waitsFor = undefined;
   }
 }

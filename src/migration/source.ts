@@ -11,6 +11,7 @@ import { ReturnPathWatcher } from '../stream/return-path.ts';
 import type { BytesPlace, StreamSink } from '../stream/sink.ts';
 import { TailWatcher } from '../stream/tail.ts';
 import type { StageOptions } from './page-stager.ts';
+import { pausedError } from './paused.ts';
 import type { MigrationResult } from './progress.ts';
 import { SHUT_SUCCESS } from './return-message.ts';
 import { SourceStage } from './source-stage.ts';
@@ -121,6 +122,7 @@ export class SourceStream extends MigrationStream {
     };
     this.lane.onMessage = (incoming) => this.#receive(incoming);
     this.#put(message.encodeOpen({ v: 1, name: this.#name }, HEADER_BYTES));
+    this.#stage?.announce();
     this.tally.waitsFor = 'QEMU to begin the migration';
     this.session.ended.then((error) => this.#sessionEnded(error));
     this.cancelOn(options.signal);
@@ -592,8 +594,4 @@ const CLOSED = 'Source QEMU closed the channel';
 
 function truncatedError(when: string): PagelaneError {
   return new PagelaneError('ERR_STREAM_TRUNCATED', `${CLOSED} ${when}`);
-}
-
-function pausedError(why: string): PagelaneError {
-  return new PagelaneError('ERR_POSTCOPY_PAUSED', `Post-copy is paused: ${why}`);
 }

@@ -2,7 +2,6 @@ import { asPagelaneError, PagelaneError } from '../errors.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { DecodedBatch } from '../page/decode.ts';
 import { ExtentSeal } from '../staging/extent.ts';
-import type { GatherFacts } from '../staging/gather.ts';
 import { encodeEntry } from '../staging/manifest-codec.ts';
 import { loadManifest } from '../staging/stored-manifest.ts';
 import { loadStreamPart } from '../staging/stored-stream.ts';
@@ -13,7 +12,8 @@ import { StreamWriter } from '../stream/writer.ts';
 import { Deferred } from './deferred.ts';
 import { type GatherSettings, openAll, PageGatherer } from './page-gatherer.ts';
 import type { StagedWhere } from './page-stager.ts';
-import { Tally } from './progress.ts';
+import { pausedError } from './paused.ts';
+import { type GatheredFacts, Tally } from './progress.ts';
 import {
   keepMissing,
   RESUME,
@@ -54,7 +54,7 @@ export interface UnparkOptions {
 }
 
 /** What was gathered. */
-export interface UnparkFacts extends GatherFacts {
+export interface UnparkFacts extends GatheredFacts {
   /** Milliseconds until the guest ran, and until it had all its pages. */
   readonly runningMs: number | undefined;
   readonly durationMs: number;
@@ -230,10 +230,7 @@ class Unparking {
   }
 
   #describe(error: unknown): unknown {
-    const cause = asPagelaneError(error);
-    if (this.#runningMs === undefined) return cause;
-    const text = `Post-copy is paused: ${cause.message}`;
-    return new PagelaneError('ERR_POSTCOPY_PAUSED', text, { cause });
+    return this.#runningMs === undefined ? asPagelaneError(error) : pausedError(error);
   }
 }
 

@@ -3,6 +3,7 @@ import { PagelaneError, StagingError } from '../errors.ts';
 import type { PageRun } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
 import { batchesOf, ExtentKind, type ExtentSeal, extentKey, parityKey } from './extent.ts';
+import { FetchWindow } from './fetch-window.ts';
 import type { Intermediary } from './intermediary.ts';
 import { CONNECTIONS, GATHER_PATIENCE_MS, RENEWAL_FRACTION, WANTED_WAIT_MS } from './limits.ts';
 import { Manifest, type ManifestEntry, type ParityEntry } from './manifest.ts';
@@ -113,6 +114,8 @@ export class Gather implements AsyncDisposable {
     badExtents: 0,
   };
   readonly #limit: PushRate;
+  readonly #window: FetchWindow;
+  #inBackground = 0;
   #waiting: (() => void)[] = [];
   #open = 0;
   #isComplete = false;
@@ -124,6 +127,8 @@ export class Gather implements AsyncDisposable {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#limit = new PushRate(this.#clock);
+    const slots = options.intermediaries.map((each) => each?.slots ?? CONNECTIONS);
+    this.#window = new FetchWindow(slots.reduce((sum, count) => sum + count, 0));
     this.manifest = new Manifest(options.layout);
     this.#queues = options.intermediaries.map(() => []);
     this.#queueHeads = options.intermediaries.map(() => 0);
@@ -267,8 +272,18 @@ export class Gather implements AsyncDisposable {
       }
       this.#queueHeads[index]!++;
       await this.#limit.pass(this.manifest.at(number)?.bytes ?? 0);
-      if (this.#states[number] === State.Parked) await this.#fetch(number, { isUrgent: false });
+      while (this.#inBackground >= this.#window.size && !this.#isClosed) await this.#change();
+      if (this.#states[number] === State.Parked) await this.#fetchAhead(number);
     }
+  }
+
+  async #fetchAhead(number: number): Promise<void> {
+    const fromMs = this.#clock.now();
+    this.#inBackground++;
+    await this.#fetch(number, { isUrgent: false });
+    this.#inBackground--;
+    this.#window.arrived(fromMs, this.#clock.now());
+    this.#changed();
   }
 
   /** Fetches an extent that is parked, and applies it. Never throws. */

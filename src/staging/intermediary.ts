@@ -104,7 +104,11 @@ export class Intermediary implements AsyncDisposable {
     const control = await connectClient(address);
     const clients: Client[] = [];
     try {
-      for (let at = 0; at < connections; at++) clients.push(await connectClient(address));
+      const opening = Array.from({ length: connections }, async () => {
+        clients.push(await connectClient(address));
+      });
+      const failed = (await Promise.allSettled(opening)).find(isRejected);
+      if (failed !== undefined) throw failed.reason;
       const rttMs = await roundTripMs(control.redis, clock);
       const depth = Math.min(DEPTH_MAX, Math.max(1, Math.ceil(rttMs * DEPTH_PER_MS)));
       return new Intermediary(address, [control, ...clients], { depth, ttlMs, clock });
@@ -373,4 +377,8 @@ async function roundTripMs(redis: Redis, clock: Clock): Promise<number> {
     least = Math.min(least, clock.now() - begin);
   }
   return least;
+}
+
+function isRejected(settled: PromiseSettledResult<void>): settled is PromiseRejectedResult {
+  return settled.status === 'rejected';
 }

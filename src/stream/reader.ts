@@ -136,8 +136,8 @@ export class StreamReader {
   }
 
   /**
-   * Says whether pages that keep changing may be held back, until the end of the last round or
-   * until something must follow all pages. Their last version is what counts.
+   * Says whether pages that keep changing may be held back, until something must follow all pages.
+   * Their last version is what counts.
    */
   set mayHold(mayHold: boolean) {
     this.#mayHold = mayHold && !this.#isPostcopy;
@@ -540,9 +540,7 @@ export class StreamReader {
     this.#sink.pages(slot, this.#sealed);
   }
 
-  /**
-   * Carries the rest of the stream as bytes, beginning with `bytes` (held ones and the chunk's).
-   */
+  /** Carries the rest of the stream as bytes, beginning with `bytes` (held and the chunk's). */
   #goVerbatim(bytes: Uint8Array, chunk: Uint8Array, reason: string): number {
     this.#held = EMPTY;
     this.#flushOpaque();

@@ -1,9 +1,11 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createCipheriv } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { MigrationResult } from '../../src/index.ts';
-import type { Guest } from './lab/guest.ts';
+import type { QemuBinary } from './lab/binaries.ts';
+import { type Guest, startGuest } from './lab/guest.ts';
 import {
   beginTo,
   configure,
@@ -15,12 +17,15 @@ import {
 } from './lab/migrate.ts';
 import type { LabNetwork } from './lab/netns.ts';
 import { type RunningProcess, run, startProcess, waitUntil, within } from './lab/processes.ts';
+import { type RedisServer, startServers } from './redis.ts';
 
 /* Chosen by us */
 const PORT = 7700;
 const READY_TIMEOUT_MS = 20_000;
 const EXIT_TIMEOUT_MS = 30_000;
 const MIGRATION_TIMEOUT_MS = 180_000;
+const FILLED_MIB = 128;
+export const FILLED_AT: number = 16 * 1024 * 1024;
 
 /** How pagelane is put between two QEMUs. */
 export interface PagelaneOptions {
@@ -39,6 +44,8 @@ export interface PagelaneOptions {
   readonly words?: readonly string[];
   readonly sendWords?: readonly string[];
   readonly receiveWords?: readonly string[];
+  /** Whether both QEMUs go on with a post-copy that is paused. @default false */
+  readonly isRecovery?: boolean;
 }
 
 /** A migration through two pagelane processes. */
@@ -108,6 +115,12 @@ export class PagelaneMigration implements AsyncDisposable {
     return `--- send ---\n${sender}\n--- receive ---\n${receiver}`;
   }
 
+  /** Lets both QEMUs go on with a post-copy that is paused; with `isRecovery`. */
+  async recover(pair: Pair): Promise<void> {
+    const uri = await this.prepare(pair);
+    await pair.source.qmp.execute('migrate', { uri, resume: true });
+  }
+
   /** The result record of an end that may have ended by now. */
   result(end: 'sender' | 'receiver'): MigrationResult | undefined {
     return lastResult(this.#data()[end]);
@@ -139,10 +152,11 @@ export class PagelaneMigration implements AsyncDisposable {
   }
 
   async #prepareUnix(destination: Guest): Promise<string> {
-    const { network } = this.#options;
+    const { network, isRecovery } = this.#options;
     const incoming = `unix:${join(this.folder, 'in')}`;
     const outgoing = `unix:${join(this.folder, 'out')}`;
-    await listenAt(destination, { uri: incoming });
+    if (isRecovery) await destination.qmp.execute('migrate-recover', { uri: incoming });
+    else await listenAt(destination, { uri: incoming });
     const receive = [...PAGELANE, ...this.#receiveWords(), '--qemu', incoming];
     const receiver = startProcess(receive, namespaceOf(network?.destination));
     this.#processes.push(receiver);
@@ -221,6 +235,101 @@ export class PagelaneMigration implements AsyncDisposable {
       receiver: readLog(join(this.folder, 'receive.log')),
     };
   }
+}
+
+/** How a pair of guests that never run is started. */
+export interface FilledPairOptions {
+  readonly qemu?: QemuBinary;
+  /** What is in their memory from FILLED_AT on, at the source. */
+  readonly content: Uint8Array;
+  readonly memoryMiB?: number;
+}
+
+/** Pages, a seed's own: random bytes, text, and a few bytes among zeros, in turn. */
+export function filledContent(seed: number, mebibytes = 48): Uint8Array {
+  const key = Buffer.alloc(16);
+  key.writeUInt32LE(seed);
+  const cipher = createCipheriv('aes-128-ctr', key, Buffer.alloc(16));
+  const bytes = cipher.update(new Uint8Array(mebibytes * 1024 * 1024));
+  for (let at = 0; at < bytes.length; at += 2 * 4096) {
+    const page = bytes.subarray(at, at + 4096);
+    if ((at / 4096) % 4 === 0) page.fill(`page ${at} of ${seed}, again and again; `);
+    else page.fill(0, 64);
+  }
+  return bytes;
+}
+
+/** Two guests that never run, and so need no time to boot, and the files that are their memory. */
+export interface FilledPair extends Pair, AsyncDisposable {
+  readonly sourceMemory: string;
+  readonly destinationMemory: string;
+}
+
+/** A guest that stands still, with `content` in its memory, and a QEMU that waits for it. */
+export async function startFilledPair(options: FilledPairOptions): Promise<FilledPair> {
+  const { qemu, content, memoryMiB = FILLED_MIB } = options;
+  const folder = mkdtempSync(join('/dev/shm', 'pagelane-filled-'));
+  const files = ['content', 'source', 'destination'].map((name) => join(folder, name));
+  const [contentFile, sourceMemory, destinationMemory] = files as [string, string, string];
+  writeFileSync(contentFile, content);
+  const place = `addr=0x${FILLED_AT.toString(16)},force-raw=on`;
+  const common = { memoryMiB, ...(qemu !== undefined && { qemu }) };
+  const guests: Guest[] = [];
+  const end = async (): Promise<void> => {
+    for (const guest of guests) await guest.stop();
+    rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    const loader = ['-S', '-device', `loader,file=${contentFile},${place}`];
+    const first = { ...common, memoryFile: sourceMemory, extraWords: loader };
+    guests.push(await startGuest(first));
+    const second = { ...common, memoryFile: destinationMemory, extraWords: ['-S'] };
+    guests.push(await startGuest({ ...second, isIncoming: true }));
+  } catch (error) {
+    await end();
+    throw error;
+  }
+  const [source, destination] = guests as [Guest, Guest];
+  return { source, destination, sourceMemory, destinationMemory, [Symbol.asyncDispose]: end };
+}
+
+/** How a guest that stands still is moved by way of intermediaries. */
+export interface StagedRunOptions extends FilledPairOptions, Omit<PagelaneOptions, 'qemu'> {
+  readonly serverCount: number;
+  readonly hasParity?: boolean;
+}
+
+/** A guest that stands still, on its way by way of intermediaries. */
+export interface StagedRun extends AsyncDisposable {
+  readonly pair: FilledPair;
+  readonly servers: readonly RedisServer[];
+  readonly migration: PagelaneMigration;
+}
+
+/** Starts all that a migration by way of intermediaries takes; it is not begun. */
+export async function startStagedRun(options: StagedRunOptions): Promise<StagedRun> {
+  const { qemu, content, memoryMiB, serverCount, hasParity, sendWords = [], ...rest } = options;
+  const servers = await startServers(serverCount);
+  const closeServers = async (): Promise<void> => {
+    for (const server of servers) await server[Symbol.asyncDispose]();
+  };
+  let pair: FilledPair;
+  try {
+    const memory = { content, ...(memoryMiB !== undefined && { memoryMiB }) };
+    pair = await startFilledPair({ ...memory, ...(qemu !== undefined && { qemu }) });
+  } catch (error) {
+    await closeServers();
+    throw error;
+  }
+  const stage = ['--stage', servers.map(({ address }) => address.text).join(',')];
+  const words = [...stage, ...(hasParity === true ? ['--parity', '1'] : []), ...sendWords];
+  const migration = new PagelaneMigration({ ...rest, sendWords: words });
+  const end = async (): Promise<void> => {
+    await migration[Symbol.asyncDispose]();
+    await pair[Symbol.asyncDispose]();
+    await closeServers();
+  };
+  return { pair, servers, migration, [Symbol.asyncDispose]: end };
 }
 
 /** The command under test, as a user has it after the build. */

@@ -204,11 +204,12 @@ function describe(outcome: PromiseSettledResult<string>): string {
 }
 
 /** When an event last happened. The destination resumes before it tells that it completed. */
-function lastTimeMs(guest: Guest, name: string): number {
+export function lastTimeMs(guest: Guest, name: string): number {
   return guest.qmp.events.findLast(({ event }) => event === name)?.timeMs ?? Number.NaN;
 }
 
-function completionMs(guest: Guest): number {
+/** Host time at which a QEMU told that its migration has completed, milliseconds. */
+export function completionMs(guest: Guest): number {
   const isCompleted = (data: QmpObject) => data['status'] === 'completed';
   return guest.qmp.events.findLast(({ data }) => isCompleted(data))?.timeMs ?? Number.NaN;
 }

@@ -61,7 +61,7 @@ type End = 'source' | 'destination';
 const made = new Set<LabNetwork>();
 let madeCount = 0;
 process.on('exit', () => {
-  for (const network of made) removeNamespaces([network.source, network.destination]);
+  for (const network of made) removeNamespaces(network.namespaces);
 });
 
 /** Two namespaces and the paths between them. */
@@ -75,6 +75,7 @@ export class LabNetwork implements AsyncDisposable {
   readonly #wires: RunningProcess[] = [];
 
   constructor(prefix: string, count: number) {
+    made.add(this);
     this.source = `${prefix}-source`;
     this.destination = `${prefix}-destination`;
     this.paths = Array.from({ length: count }, (_, index) => ({
@@ -82,6 +83,11 @@ export class LabNetwork implements AsyncDisposable {
       sourceAddress: address(index, 'source'),
       destinationAddress: address(index, 'destination'),
     }));
+  }
+
+  /** Everything that is removed with it. */
+  get namespaces(): readonly string[] {
+    return [this.source, this.destination];
   }
 
   /** Words to put before a command that shall run in a namespace. */
@@ -92,10 +98,7 @@ export class LabNetwork implements AsyncDisposable {
   /** Shapes a path, both directions, from now on. */
   async setRate(index: number, mbit: number): Promise<void> {
     const { device } = this.#path(index);
-    const shape = ['root', 'tbf', 'rate', `${mbit}mbit`, 'burst', BURST, 'latency', QUEUE_LATENCY];
-    for (const end of [this.source, this.destination]) {
-      await run(['tc', '-n', end, 'qdisc', 'replace', 'dev', device, ...shape]);
-    }
+    for (const end of [this.source, this.destination]) await shape(end, device, mbit);
   }
 
   /** Cuts a path; see `CutKind`. */
@@ -176,11 +179,11 @@ export class LabNetwork implements AsyncDisposable {
     return Number(/MPJoinSynTx\s+(\d+)/.exec(stdout)?.[1] ?? 0);
   }
 
-  /** Removes both namespaces, and the paths with them. End the processes inside before. */
+  /** Removes the namespaces, and the paths with them. End the processes inside before. */
   async [Symbol.asyncDispose](): Promise<void> {
     made.delete(this);
     for (const wire of this.#wires) await wire.stop();
-    removeNamespaces([this.source, this.destination]);
+    removeNamespaces(this.namespaces);
   }
 
   #path(index: number): LabPath {
@@ -193,9 +196,7 @@ export class LabNetwork implements AsyncDisposable {
 /** Makes two namespaces with paths between them. Needs root. */
 export async function createPaths(options: NetworkOptions): Promise<LabNetwork> {
   const { count, rateMbit = [], delayMs = [], tcpBufferBytes } = options;
-  removeStale();
-  const network = new LabNetwork(`pl-${process.pid}-${madeCount++}`, count);
-  made.add(network);
+  const network = new LabNetwork(nextPrefix(), count);
   const indexes = network.paths.map((_, index) => index);
   await batch(['ip'], [`netns add ${network.source}`, `netns add ${network.destination}`]);
   const peer = (index: number) =>
@@ -216,6 +217,18 @@ export async function createPaths(options: NetworkOptions): Promise<LabNetwork> 
     if (mbit !== undefined) await network.setRate(index, mbit);
   }
   return network;
+}
+
+/** What the namespaces of one more network begin with. Those of processes that are gone go. */
+export function nextPrefix(): string {
+  removeStale();
+  return `pl-${process.pid}-${madeCount++}`;
+}
+
+/** Limits what a device sends. */
+export async function shape(namespace: string, device: string, mbit: number): Promise<void> {
+  const words = ['root', 'tbf', 'rate', `${mbit}mbit`, 'burst', BURST, 'latency', QUEUE_LATENCY];
+  await run(['tc', '-n', namespace, 'qdisc', 'replace', 'dev', device, ...words]);
 }
 
 async function allowBuffers(network: LabNetwork, bytes: number): Promise<void> {
@@ -286,7 +299,7 @@ function hardware(index: number, end: End): string {
 }
 
 /** Runs many `ip` commands, one after another; the first that fails is told. */
-async function batch(command: readonly string[], lines: readonly string[]): Promise<void> {
+export async function batch(command: readonly string[], lines: readonly string[]): Promise<void> {
   for (const line of lines) await run([...command, ...line.split(' ')]);
 }
 

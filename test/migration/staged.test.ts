@@ -1,0 +1,180 @@
+// Requires: redis-server.
+import { expect, test } from 'vitest';
+import { openIntermediaries } from '../../src/index.ts';
+import { encodePageRequest } from '../../src/stream/page-request.ts';
+import { shut } from '../support/fake-qemu.ts';
+import { waitUntil } from '../support/lab/processes.ts';
+import { PAGE_BYTES, StreamBuilder } from '../support/qemu-stream.ts';
+import { RedisServer } from '../support/redis.ts';
+import { BOUND_MS, openRelay } from './support.ts';
+
+/*
+ * Both ends of a post-copy that goes by way of an intermediary, with QEMUs that say what a test
+ * lets them say.
+ */
+
+const BLOCKS = [
+  { name: 'pc.ram', pages: 600 },
+  { name: 'vga.vram', pages: 4 },
+];
+const LOADED = Uint8Array.of(0, 2, 0, 4, 0, 0, 0, 3);
+const PACKAGE = new Uint8Array(300).fill(9);
+
+function advice(hostBytes: number): Uint8Array {
+  const bytes = Buffer.alloc(16);
+  bytes.writeBigUInt64BE(BigInt(hostBytes), 0);
+  bytes.writeBigUInt64BE(BigInt(PAGE_BYTES), 8);
+  return bytes;
+}
+
+function contentOf(page: number): Uint8Array {
+  return Uint8Array.from({ length: PAGE_BYTES }, (_, at) => page + (at % 13));
+}
+
+/** QEMU's stream as far as the package, in one builder that goes on. */
+function switchedOver(): StreamBuilder {
+  const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
+  builder.command(3, advice(PAGE_BYTES)).ramStart().partBegin().page(0, 0, { kind: 'zero' });
+  builder.partEnd().command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
+  return builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
+}
+
+const request = (page: number, block = 'pc.ram') =>
+  encodePageRequest({ block, offsetBytes: page * PAGE_BYTES, lengthBytes: PAGE_BYTES });
+
+/** A migration that has switched: what QEMU wrote is at the destination, which has loaded it. */
+async function switchOver() {
+  const server = await RedisServer.start();
+  const intermediaries = await openIntermediaries([server.address]);
+  const parts = await openRelay({ stage: { intermediaries } });
+  const { sourceQemu, destinationQemu } = parts;
+  const builder = switchedOver();
+  let sentBytes = 0;
+  /** Writes what was added to the builder since the last time. */
+  const send = (): void => {
+    const bytes = builder.bytes();
+    sourceQemu.write(bytes.slice(sentBytes));
+    sentBytes = bytes.length;
+  };
+  send();
+  await destinationQemu.untilBytes(sentBytes, BOUND_MS);
+  destinationQemu.write(LOADED);
+  const heard = () => Buffer.from(sourceQemu.received());
+  const given = () => Buffer.from(destinationQemu.received());
+  await waitUntil('the sign of life', () => has(heard(), LOADED), { timeoutMs: BOUND_MS });
+  const places = { switchedBytes: sentBytes, heard, given };
+  const dispose = async (): Promise<void> => {
+    await parts[Symbol.asyncDispose]();
+    for (const each of intermediaries) await each[Symbol.asyncDispose]();
+    await server[Symbol.asyncDispose]();
+  };
+  return { ...parts, ...places, server, builder, send, [Symbol.asyncDispose]: dispose };
+}
+
+/** Whether bytes are in others. */
+function has(bytes: Buffer, wanted: Uint8Array): boolean {
+  return bytes.includes(Buffer.from(wanted));
+}
+
+async function until(what: string, probe: () => boolean): Promise<void> {
+  await waitUntil(what, probe, { timeoutMs: BOUND_MS });
+}
+
+test('a page that is asked for before it is staged is asked of the source, and comes once', async () => {
+  await using parts = await switchOver();
+  const { source, destination, destinationQemu, builder, send, heard, given } = parts;
+  destinationQemu.write(request(5));
+  await until('the request at the source QEMU', () => has(heard(), request(5)));
+  expect(given().length).toBe(parts.switchedBytes);
+  builder.partBegin().page(0, 5, { kind: 'page', bytes: contentOf(5) });
+  send();
+  await until('the page', () => has(given(), contentOf(5)));
+
+  // What is staged is answered here: the source hears nothing of it.
+  for (let page = 6; page < 500; page++) {
+    builder.page(0, page, { kind: 'page', bytes: contentOf(page % 200) });
+  }
+  builder.partEnd().partBegin(3).partEnd().raw([0]);
+  send();
+  await until('the source QEMU to be let go', () => has(heard(), shut(0)));
+  expect(await source.result).toMatchObject({ outcome: 'completed', guest: 'destination' });
+  const heardThen = heard();
+  destinationQemu.write(request(400));
+  const end = Buffer.from([3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x10, 0x7e, 0, 0, 0, 2, 0]);
+  await until('the end of the stream', () => given().subarray(-end.length).equals(end));
+  expect(heard()).toEqual(heardThen);
+  expect(recordsOf(given().subarray(parts.switchedBytes, -end.length))).toEqual(
+    Array.from({ length: 495 }, (_, index) => index + 5),
+  );
+  destinationQemu.write(shut(0));
+  destinationQemu.close();
+  const result = await destination.result;
+  expect(result).toMatchObject({ outcome: 'completed', guest: 'destination' });
+  expect(result.gathered).toMatchObject({ pages: 495, badExtents: 0 });
+  expect(await parts.server.admin.dbsize()).toBe(0);
+});
+
+/** Pages of the records in RAM sections, ascending; each as often as it comes. */
+function recordsOf(bytes: Buffer): number[] {
+  const pages: number[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    if (bytes[at] === 2 && bytes.readUInt32BE(at + 1) === 2) at += 5;
+    else if (bytes[at] === 0x7e) at += 5;
+    else {
+      const header = bytes.readBigUInt64BE(at);
+      at += 8;
+      if ((header & 0x10n) !== 0n) continue;
+      if ((header & 0x20n) === 0n) at += 1 + bytes[at]!;
+      at += (header & 2n) === 0n ? PAGE_BYTES : 1;
+      pages.push(Number(header >> 12n));
+    }
+  }
+  return pages.sort((one, other) => one - other);
+}
+
+test('success of the destination QEMU is not told before all is with intermediaries', async () => {
+  await using parts = await switchOver();
+  const { destinationQemu, heard } = parts;
+  destinationQemu.write(shut(0));
+  destinationQemu.write(request(7));
+  await until('what came behind it', () => has(heard(), request(7)));
+  expect(has(heard(), shut(0))).toBe(false);
+});
+
+test.each([
+  ['a block that there is not', request(1, 'nothing')],
+  ['a page behind the end of its block', request(600)],
+  ['part of a page', encodePageRequest({ block: 'pc.ram', offsetBytes: 100, lengthBytes: 4096 })],
+  ['nothing', encodePageRequest({ block: 'pc.ram', offsetBytes: 0, lengthBytes: 0 })],
+  ['a page without a block, first of all', Uint8Array.of(0, 4, 0, 12, ...new Uint8Array(12))],
+  ['what is malformed', Uint8Array.of(0, 3, 0, 2, 0, 0)],
+])('a destination QEMU that asks for %s pauses the post-copy', async (_, bytes) => {
+  await using parts = await switchOver();
+  const { source, destination, destinationQemu } = parts;
+  destinationQemu.write(bytes);
+  const paused = { outcome: 'failed', error: { code: 'ERR_POSTCOPY_PAUSED' } };
+  expect(await destination.result).toMatchObject({ ...paused, guest: 'destination' });
+  const sent = await source.result;
+  expect(sent).toMatchObject(paused);
+  expect(sent.guest).not.toBe('source');
+  await destinationQemu.untilClosed(BOUND_MS);
+});
+
+test('huge pages are refused, and the guest is at the source', async () => {
+  await using server = await RedisServer.start();
+  const intermediaries = await openIntermediaries([server.address]);
+  await using parts = await openRelay({ stage: { intermediaries } });
+  const { source, destination, sourceQemu } = parts;
+  const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
+  builder
+    .command(3, advice(2 * 1024 * 1024))
+    .ramStart()
+    .partBegin();
+  sourceQemu.write(builder.bytes());
+  const refused = { outcome: 'failed', guest: 'source', error: { code: 'ERR_STREAM_POSTCOPY' } };
+  expect(await source.result).toMatchObject(refused);
+  expect(await destination.result).toMatchObject({ outcome: 'failed', guest: 'source' });
+  await sourceQemu.untilClosed(BOUND_MS);
+  expect(await server.admin.dbsize()).toBe(0);
+  for (const each of intermediaries) await each[Symbol.asyncDispose]();
+});
