@@ -10,6 +10,7 @@
 #include "binding/kernels.h"
 #include "binding/memory.h"
 #include "binding/memory_batches.h"
+#include "binding/sockets.h"
 #include "binding/stores.h"
 #include "binding/threads.h"
 
@@ -34,6 +35,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("findBit", Napi::Function::New<FindBit>(env, "findBit"));
   exports.Set("mergeBits", Napi::Function::New<MergeBits>(env, "mergeBits"));
   exports.Set("takeBits", Napi::Function::New<TakeBits>(env, "takeBits"));
+  exports.Set("refuseMore", Napi::Function::New<RefuseMore>(env, "refuseMore"));
   exports.Set("RamCutter", RamCutter::Define(env));
   exports.Set("BlockTable", BlockTable::Define(env));
   exports.Set("PageStore", PageStore::Define(env));

@@ -330,6 +330,13 @@ export interface Native {
    * @param features Receives 4.
    */
   findFeatures(page: Uint8Array, features: Uint32Array, variant?: string): void;
+  /**
+   * Makes every further write of the peer of a unix socket fail; what it wrote before can be read.
+   *
+   * @param fd A socket of this process.
+   * @returns False if it is no unix socket, or not open: then nothing has happened.
+   */
+  refuseMore(fd: number): boolean;
   /** XXH3_64 of `bytes`; all of `features().hashVariants` give the same. */
   hash64(bytes: Uint8Array, seed: bigint, variant?: string): bigint;
   /**

@@ -24,6 +24,10 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_QEMU_CLOSED$/, "look at the destination QEMU's own log: it says why it gave up"],
   [/^ERR_QEMU_/, QEMU],
   [/^ERR_STREAM_TRUNCATED$/, 'the source QEMU cancelled, failed or died: ask it (query-migrate)'],
+  [
+    /^ERR_POSTCOPY_ENDED$/,
+    'start neither copy: the destination misses pages; the source keeps its memory until it is quit',
+  ],
   [/^ERR_QMP$/, "look at QEMU's monitor: its path, nobody else on it, query-migrate"],
   [/^ERR_PARK_RUNNING$/, 'stop the guest first; something in QEMU still writes to its memory'],
   [/^ERR_PARK_STREAM$/, 'look at QEMU: postcopy-ram on, no xbzrle, multifd, dirty-bitmaps'],

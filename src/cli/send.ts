@@ -102,7 +102,9 @@ export async function send(args: readonly string[]): Promise<number> {
     const security = readSecurity(values);
     if (security.kind === 'none') warnInsecure(reporter);
     if (plan !== undefined) stage = await openStage(plan);
-    if (common.qemu.kind !== 'stdio') listener = await QemuListener.listen(common.qemu);
+    const listens = common.qemu.kind !== 'stdio';
+    // With staging QEMU must not begin before all is ready: it may switch over at once.
+    if (listens && plan === undefined) listener = await QemuListener.listen(common.qemu);
     session = await connect({ ...sessionOptions(common), security, ...paths, signal });
     session.setMaxBandwidth(common.maxBytesPerSecond);
     events = reporter.followEvents(session.events());
@@ -112,6 +114,8 @@ export async function send(args: readonly string[]): Promise<number> {
     const staged = stage !== undefined && { stage };
     migration = session.openMigration({ name, codec, ...kept, ...staged, signal });
     control = await startControl(session, migration, { name, side: 'source', reporter });
+    await readyOrFailed(migration);
+    if (listens) listener ??= await QemuListener.listen(common.qemu);
     const channel = await openChannel(listener, migration, common, reporter, signal);
     const result = await run(migration, channel, session, reporter);
     // The result is the last that is written.
@@ -150,6 +154,15 @@ function readPaths(values: Values): Pick<ConnectOptions, 'paths' | 'find'> {
   }
   const paths = [readFlag('to', to, parseHostPort)];
   return isAllNamed ? { paths } : { paths, find: specs };
+}
+
+/** Waits until QEMU may be let in. @throws What the migration has failed with before. */
+async function readyOrFailed(migration: SourceStream): Promise<void> {
+  const failed = migration.result.then((result) => {
+    throw errorOf(result);
+  });
+  await Promise.race([migration.ready, failed]);
+  failed.catch(() => {}); // told when it comes to that
 }
 
 /** Waits for QEMU, as long as there is a session to carry what it says. */

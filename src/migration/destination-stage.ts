@@ -143,14 +143,17 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   /** Hears what QEMU says, message by message, and answers its requests or passes them on. */
   hear(type: number, message: Uint8Array): void {
     if (!this.isStaged) return;
+    if (!this.hasSwitched) {
+      this.#host.relay(message);
+      return;
+    }
     if (type === ReturnType.RequestById || type === ReturnType.Request) {
       this.#answer(message);
       return;
     }
     // The source hears of success when it is let go.
     const isSuccess = Buffer.compare(message, SHUT_SUCCESS) === 0;
-    const isOwn = this.hasSwitched && isSuccess;
-    if (this.#needsSource && !isOwn) this.#host.relay(message);
+    if (this.#needsSource && !isSuccess) this.#host.relay(message);
   }
 
   /** Answers a request, or asks the source; one that cannot be so ends the migration. */

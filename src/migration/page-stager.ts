@@ -26,6 +26,11 @@ import type { StageMessage } from './stage-message.ts';
  *   4. finish    when every intermediary was asked whether it still has its own    finish
  */
 
+/* Chosen by us */
+
+/** Pause between two looks whether an intermediary that has failed is back. */
+const DOUBT_LOOK_MS = 20;
+
 /* Fixed by the protocol: docs/protocol.md, section 7 */
 const BATCH_HEADER_BYTES = 40;
 const MAP_BYTES_AT = 8;
@@ -149,7 +154,10 @@ export class PageStager implements AsyncDisposable {
 
   /** A slot for the next batch; undefined while there is no room. */
   takeSlot(): Uint8Array | undefined {
-    return this.#encoder.takeSlot();
+    if (!this.#scatter.isDoubtful) return this.#encoder.takeSlot();
+    // QEMU can give pages again only as long as it has not given all of them.
+    setTimeout(this.#parts.onRoom, DOUBT_LOOK_MS);
+    return undefined;
   }
 
   /** Takes a sealed batch of pages of one block, ascending. */

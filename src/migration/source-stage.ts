@@ -3,10 +3,11 @@ import { HEADER_BYTES } from '../frame/limits.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import type { EncodedBatch } from '../page/encode.ts';
+import { keyPrefix } from '../staging/extent.ts';
 import type { EncodedMessage } from '../stream/message.ts';
 import { ReturnType } from '../stream/return-path.ts';
+import { Deferred } from './deferred.ts';
 import { newStage, PageStager, type StageOptions } from './page-stager.ts';
-import { pausedError } from './paused.ts';
 import type { Tally } from './progress.ts';
 import { PING_LOADED } from './return-message.ts';
 import type { LimitedStage } from './stage-limit.ts';
@@ -62,6 +63,9 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   #stager: PageStager | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isReady = false;
+  #isLeft = false;
+  readonly #reached = new Deferred<void>();
+  readonly #ready = new Deferred<void>();
   #hasSwitched = false;
   #isLoaded = false;
   #isTold = false;
@@ -76,7 +80,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** Whether the stream must wait: nobody may switch before pages have a place for certain. */
   get mustWait(): boolean {
-    return !this.#isReady || this.#stager === undefined;
+    return !this.#isLeft && (!this.#isReady || this.#stager === undefined);
   }
 
   /** Whether pages go to intermediaries now. */
@@ -98,15 +102,45 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
     else this.#options.intermediaries[intermediary]?.setLimit(bytesPerSecond);
   }
 
-  /** Has the destination connect: long before it is needed. */
+  /** Has the destination connect, and looks at the intermediaries: before QEMU is needed. */
   announce(): void {
     this.#host.put(encodeStage(this.#message, HEADER_BYTES));
+    const probeKey = `${keyPrefix(this.#message.scope)}probe`;
+    const { intermediaries } = this.#options;
+    const checks = intermediaries.map((intermediary) => intermediary.check(0, probeKey));
+    this.#limitWait('the destination and the intermediaries to be ready');
+    Promise.all([Promise.all(checks), this.#reached.promise]).then(
+      () => {
+        this.#stopWait();
+        this.#isReady = true;
+        this.#ready.resolve();
+        this.#noteReady();
+      },
+      (error: unknown) => this.#host.fail(error),
+    );
+  }
+
+  /** Resolves when QEMU may be let in; or when nothing is staged, because it cannot be. */
+  get ready(): Promise<void> {
+    return this.#ready.promise;
+  }
+
+  /** Whether nothing is staged after all. */
+  get isLeft(): boolean {
+    return this.#isLeft;
+  }
+
+  /** Lets pages go straight to the destination: something is not as it has to be. */
+  leave(): void {
+    this.#isLeft = true;
+    this.#stopWait();
+    this.#ready.resolve();
   }
 
   /** As soon as the guest's memory is known. */
   open(layout: RamLayout): void {
+    if (this.#isLeft) return;
     const { tally, codec, threads } = this.#host;
-    this.#limitWait('the destination and the intermediaries to be ready');
     const parts = {
       ...{ layout, message: this.#message, codec, threads },
       onEntries: (entries: Uint8Array) => this.#host.put(encodeEntries(entries, HEADER_BYTES)),
@@ -151,8 +185,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
    */
   take({ hasAll, digest }: StagedMessage): void {
     if (!hasAll) {
-      this.#isReady = true;
-      this.#noteReady();
+      this.#reached.resolve();
       return;
     }
     this.#stopWait();
@@ -174,11 +207,6 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
     this.#isLoaded = true;
     this.#host.loaded();
     this.#free();
-  }
-
-  /** How an error is told of: once it has switched, as a post-copy that is paused. */
-  describe(error: unknown): unknown {
-    return this.#hasSwitched ? pausedError(error) : error;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -5,11 +5,13 @@ import type { CodecName } from '../page/codec-choice.ts';
 import { BatchEncoder } from '../page/encode.ts';
 import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
+import { EndMark } from '../stream/end-mark.ts';
 import * as message from '../stream/message.ts';
 import { StreamReader } from '../stream/reader.ts';
 import { ReturnPathWatcher } from '../stream/return-path.ts';
 import type { BytesPlace, StreamSink } from '../stream/sink.ts';
 import { TailWatcher } from '../stream/tail.ts';
+import { Departure } from './departure.ts';
 import type { StageOptions } from './page-stager.ts';
 import { pausedError } from './paused.ts';
 import type { MigrationResult } from './progress.ts';
@@ -18,6 +20,7 @@ import { SourceStage } from './source-stage.ts';
 import type { LimitedStage } from './stage-limit.ts';
 import { decodeStaged } from './stage-message.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
+import { findTruncation } from './truncation.ts';
 
 /*
  * The source's end of a migration
@@ -88,6 +91,8 @@ export class SourceStream extends MigrationStream {
   readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#stage?.hear(type, bytes));
   readonly #tail = new TailWatcher();
   readonly #stage: SourceStage | undefined;
+  readonly #endMark = new EndMark();
+  #departure: Departure | undefined;
   readonly #outbox: Outgoing[] = [];
   #nextStartsEpoch = false;
   /** The next pages are those of RAM's END section: QEMU's last pass over what is dirty. */
@@ -128,8 +133,14 @@ export class SourceStream extends MigrationStream {
     this.cancelOn(options.signal);
   }
 
+  /** Resolves when QEMU may be let in: with staging, its post-copy has somewhere to go then. */
+  get ready(): Promise<void> {
+    return this.#stage?.ready ?? Promise.resolve();
+  }
+
   protected override takeLocal(bytes: Uint8Array, done: () => void): void {
-    if (this.isSettled) {
+    this.#endMark.push(bytes);
+    if (this.isSettled || this.#departure !== undefined) {
       done();
       return;
     }
@@ -210,6 +221,10 @@ export class SourceStream extends MigrationStream {
         this.#nextStartsEpoch = true;
         this.tally.beginRound();
       },
+      leavesPostcopy: (why) => {
+        this.#stage?.leave();
+        this.tally.addFallback(`not staged: ${why}`);
+      },
     };
   }
 
@@ -220,16 +235,23 @@ export class SourceStream extends MigrationStream {
       put: (encoded: message.EncodedMessage) => this.#put(encoded),
       putEnd: () => this.#putEnd(),
       feed: () => this.#feed(),
-      fail: (error: unknown) => {
-        const guest = stage.hasSwitched ? 'destination' : 'source';
-        this.#fail(asPagelaneError(stage.describe(error)), guest);
-      },
+      fail: (error: unknown) => this.#failStage(stage, error),
       digest: () => this.#digest.value,
       loaded: () => this.#noteSwitchoverEnd(),
       free: () => this.#free(stage),
     };
     const stage: SourceStage = new SourceStage(host, options);
     return stage;
+  }
+
+  /** Once QEMU is here it may have switched over already, and must not be left alone. */
+  #failStage(stage: SourceStage, error: unknown): void {
+    if (stage.hasSwitched) this.#fail(pausedError(error), 'destination');
+    else if (this.channel === undefined) this.#fail(asPagelaneError(error), 'source');
+    else {
+      this.#reader.leavePostcopy(messageOf(error));
+      this.#feed();
+    }
   }
 
   /** Tells the source QEMU that it is done: everything it had is with others. */
@@ -424,7 +446,7 @@ export class SourceStream extends MigrationStream {
       this.#fail(new PagelaneError('ERR_DIGEST', text), 'unknown');
       return;
     }
-    if (this.#stage !== undefined) {
+    if (this.#stage?.isLeft === false) {
       this.tally.addFallback('nothing was staged: QEMU did not switch to post-copy');
     }
     this.giveLocalEnd();
@@ -446,9 +468,12 @@ export class SourceStream extends MigrationStream {
   }
 
   protected override takeLocalEnd(): void {
-    if (this.isSettled || this.#hasLocalEnded) return;
+    this.#departure?.ended();
+    if (this.isSettled || this.#hasLocalEnded || this.#departure !== undefined) return;
     this.#hasLocalEnded = true;
-    const truncated = this.#findTruncation();
+    const isPostcopy = this.tally.phase === 'postcopy';
+    const watchers = { reader: this.#reader, returnPath: this.#returnPath, tail: this.#tail };
+    const truncated = findTruncation({ ...watchers, isPostcopy });
     if (truncated !== undefined) {
       this.#fail(truncated, this.#guestIfLost());
       return;
@@ -468,30 +493,6 @@ export class SourceStream extends MigrationStream {
       onAcked: undefined,
     });
     this.#sendReady();
-  }
-
-  /** Why the stream cannot be whole, now that QEMU has closed it. */
-  #findTruncation(): PagelaneError | undefined {
-    try {
-      this.#reader.end();
-    } catch (error) {
-      return asPagelaneError(error);
-    }
-    const { shutStatus, isLost } = this.#returnPath;
-    if (shutStatus === 0) return undefined;
-    if (this.tally.phase === 'postcopy') {
-      // What cannot be followed is left to the destination: it will say.
-      return isLost ? undefined : pausedError(`${CLOSED} before the destination confirmed`);
-    }
-    if (this.#reader.hasReturnPath) {
-      const isOpen = shutStatus === undefined;
-      const after = `after the destination failed (${shutStatus})`;
-      return truncatedError(isOpen ? 'before the destination confirmed' : after);
-    }
-    if (this.#tail.endsWhole()) return undefined;
-    return truncatedError(
-      'in the middle of its device state (a stream without description needs return-path on)',
-    );
   }
 
   /** Where the guest is if the session is lost now. */
@@ -532,8 +533,15 @@ export class SourceStream extends MigrationStream {
    * stream has found out.
    */
   #fail(error: PagelaneError, guest: GuestPlace): void {
-    if (this.isSettled) return;
+    if (this.isSettled || this.#departure !== undefined) return;
     this.session.fail(error);
+    if (this.tally.phase === 'postcopy' && this.channel !== undefined) {
+      const settle = this.#settle.bind(this, 'failed');
+      this.#departure = new Departure(this.channel, { error, endMark: this.#endMark, settle });
+      this.#input?.done();
+      this.#input = undefined;
+      return;
+    }
     const isCancelled = error.code === 'ERR_CANCELLED' && guest === 'source';
     this.#settle(isCancelled ? 'cancelled' : 'failed', guest, error);
     if (guest !== 'unknown') this.channel?.destroy();
@@ -588,10 +596,4 @@ export class SourceStream extends MigrationStream {
   protected override codecInUse(): string {
     return this.#encoder.choice.current.name;
   }
-}
-
-const CLOSED = 'Source QEMU closed the channel';
-
-function truncatedError(when: string): PagelaneError {
-  return new PagelaneError('ERR_STREAM_TRUNCATED', `${CLOSED} ${when}`);
 }

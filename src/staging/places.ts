@@ -55,6 +55,15 @@ export class Places {
     return this.#lost.has(index);
   }
 
+  /** Whether one of them has failed, and it is not known yet whether it is lost. */
+  get isWaiting(): boolean {
+    return this.#failing.size > 0;
+  }
+
+  nameOf(index: number): string {
+    return this.#places[index]!.intermediary.name;
+  }
+
   /** Names of those that are lost. */
   get lostNames(): string[] {
     return [...this.#lost].map((index) => this.#places[index]!.intermediary.name);

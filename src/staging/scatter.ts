@@ -365,9 +365,24 @@ export class Scatter implements AsyncDisposable {
     await this.#put({ ...entry, intermediary: at, stripe: stripe?.number }, value, stripe);
   }
 
+  /** Whether an intermediary is waited for that holds what nobody else has. */
+  get isDoubtful(): boolean {
+    const { isLastCopy = false, hasParity = false } = this.#options;
+    return isLastCopy && !hasParity && this.#places.isWaiting;
+  }
+
+  /** As soon as what cannot be had again is lost, nothing more is to be scattered. */
+  #noteUnmendable(index: number): void {
+    if ([...this.manifest.extentsAt(index)].length === 0) return;
+    const text = `Cannot scatter: pages were lost with ${this.#places.nameOf(index)}`;
+    this.#failure ??= new StagingError('ERR_STAGING_LOST', text);
+  }
+
   /** Nothing that an intermediary holds counts any more; of a last copy, `verify` judges it. */
   #lose(index: number): void {
-    if (this.#options.isLastCopy) this.#builder?.avoid(index);
+    const { isLastCopy, hasParity } = this.#options;
+    if (isLastCopy && !hasParity) this.#noteUnmendable(index);
+    if (isLastCopy) this.#builder?.avoid(index);
     else this.#void([...this.manifest.extentsAt(index)]);
     for (const stripe of this.#stripes.at(index)) this.#stripes.lose(stripe);
     this.#changed();

@@ -3,6 +3,7 @@ import { connect, createServer, type Server, Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { formatQemuAddress, type QemuAddress } from '../address.ts';
 import { EndpointError, messageOf } from '../errors.ts';
+import { native } from '../native.ts';
 
 /*
  * Where QEMU's bytes come in and go out. Bytes are read into one buffer that is used again and
@@ -117,6 +118,17 @@ export class QemuChannel {
    */
   write(bytes: Uint8Array, done: () => void): void {
     this.#output.write(bytes, done);
+  }
+
+  /**
+   * Lets QEMU write no more. What it has written still comes, and then the end.
+   *
+   * @returns False if that cannot be had: only a unix socket can.
+   */
+  refuseMore(): boolean {
+    const { _handle: handle } = this.#input as unknown as { _handle?: { fd?: number } | null };
+    const fd = handle?.fd ?? -1;
+    return fd >= 0 && native.refuseMore(fd);
   }
 
   /** Closes the channel once everything written has been taken. */

@@ -62,14 +62,10 @@ const ITEM_BYTES_MAX = 2 * 1024 * 1024;
 const BATCH_PAGES_MAX = 128;
 const BATCH_SPAN_MAX = 32_768;
 
-/**
- * Reads QEMU's migration stream, cut anywhere into chunks.
- *
- * The sink receives the same items, in the same order, whatever the chunks.
- */
+/** Reads QEMU's migration stream; the sink receives the same items, however it is cut. */
 export class StreamReader {
   readonly #sink: StreamSink;
-  readonly #readsPostcopy: boolean;
+  #readsPostcopy: boolean;
   #isPostcopy = false;
   /** Batches have pages of one block, ascending, and no borders of sections. */
   #isWithoutBorders: boolean;
@@ -103,10 +99,10 @@ export class StreamReader {
   readonly #sealed = new Int32Array(Sealed.count);
 
   /**
-   * @param options.readsPostcopy Whether pages of a post-copy are read as such. Then what is not
-   *   understood in it is an error. @default false
-   * @param options.isStanding Whether the guest stands still: pages of its pre-copy are given as
-   *   those of a post-copy are. @default false
+   * @param options.readsPostcopy Whether pages of a post-copy are read, if they can be; what is not
+   *   understood in it is an error then. @default false
+   * @param options.isStanding Whether the guest stands still: its pre-copy is read like that too.
+   *   @default false
    */
   constructor(
     sink: StreamSink,
@@ -142,6 +138,13 @@ export class StreamReader {
   set mayHold(mayHold: boolean) {
     this.#mayHold = mayHold && !this.#isPostcopy;
     this.#cutter?.setHolding(this.#mayHold);
+  }
+
+  /** Carries a post-copy as bytes, if there will be one: as long as it has not begun. */
+  leavePostcopy(why: string): void {
+    if (!this.#readsPostcopy || this.#isPostcopy) return;
+    this.#readsPostcopy = false;
+    this.#sink.leavesPostcopy?.(why);
   }
 
   /** True once all RAM was seen, or once nothing is parsed any more. */
@@ -341,9 +344,7 @@ export class StreamReader {
     if (command === Command.PostcopyAdvise && bytes.length === 21) {
       this.#adviceSummary = view.getBigUint64(5);
       if (this.#adviceSummary === 1n << BigInt(this.#pageBits)) this.#sink.advised?.();
-      else if (this.#readsPostcopy) {
-        throw noPostcopy('the host has larger pages than the guest', this.#offsetBytes);
-      }
+      else this.leavePostcopy('the host has larger pages than the guest');
     }
     this.#skipBytes = item.packageBytes(bytes);
   }

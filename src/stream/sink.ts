@@ -34,6 +34,8 @@ export interface StreamSink {
    * @returns False if it must wait for that: then nothing has happened.
    */
   postcopy?(unused: Uint8Array | undefined): boolean;
+  /** A post-copy that was to be read will be carried as bytes. */
+  leavesPostcopy?(why: string): void;
   /** The source may switch to post-copy; its host's pages are as large as the guest's. */
   advised?(): void;
   /** The source asks the destination for a sign of life, outside of a package. */

@@ -22,6 +22,7 @@ test.each([
   ['transport-loss', /outageMs +ours ÷ peer/],
   ['transport-live', /reachedMs +ours ÷ peer/],
   ['transport-delay', /mbit +ours ÷ peer \d/],
+  ['eviction', /freeMs +ours ÷ peer \d/],
 ])(
   'bench %s runs at its smallest size',
   async (trial, line) => {

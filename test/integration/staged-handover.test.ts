@@ -39,6 +39,8 @@ describe.concurrent('an intermediary is lost while pages are scattered to two', 
         },
         { timeoutMs: TIMEOUT_MS },
       );
+      // Before the package is loaded no QEMU can recover a post-copy.
+      await pair.destination.qmp.waitForEvent('RESUME', { timeoutMs: TIMEOUT_MS });
       await victim.kill();
       const { source, destination } = await migration.results();
       for (const { guest, error } of [source, destination]) {
@@ -52,33 +54,30 @@ describe.concurrent('an intermediary is lost while pages are scattered to two', 
       const resumed = pair.source.qmp.events.filter(({ event }) => event === 'RESUME');
       expect(resumed).toEqual([]);
       expect(await isRunning(pair.source)).toBe(false);
-      // So that it can be recovered, as both ends say.
-      const states = [pair.source, pair.destination].map(
-        async ({ qmp }) => (await qmp.execute<{ status: string }>('query-migrate')).status,
-      );
-      expect(await Promise.all(states)).toEqual(['postcopy-paused', 'postcopy-paused']);
+      // So that it can be recovered. A destination whose guest waits for a page may say nothing.
+      const { status } = await pair.source.qmp.execute<{ status: string }>('query-migrate');
+      expect(status).toBe('postcopy-paused');
     },
     120_000,
   );
 });
 
-describe.concurrent('an intermediary is refused when QEMU has been told to switch', () => {
+describe.concurrent('too little memory, found when QEMU may have switched over already', () => {
   test.each(QEMUS)(
-    'the guest runs on at the source: QEMU $version',
+    'pages go straight to the destination: QEMU $version',
     async ({ qemu }) => {
-      const words = ['--maxmemory', '1gb', '--maxmemory-policy', 'allkeys-lru'];
-      await using server = await RedisServer.start(words);
+      await using server = await RedisServer.start(['--maxmemory', '48mb']);
       await using pair = await startPair({ qemu, memoryMiB: 128, workload: WORKLOAD });
       const sendWords = ['--stage', server.address.text];
       await using migration = new PagelaneMigration({ sendWords });
       await migration.beginPostcopy(pair);
-      const { source, exitCodes } = await migration.results();
-      expect(source).toMatchObject({ guest: 'source', error: { code: 'ERR_STAGING_POLICY' } });
-      expect(exitCodes).toEqual([1, 1]);
-      await waitUntil('the guest to run on', async () => await isRunning(pair.source), {
-        timeoutMs: 5000,
-      });
-      await pair.source.waitForCounter(pair.source.counter() + 1, TIMEOUT_MS);
+      const { source, destination, exitCodes } = await migration.results();
+      expect(exitCodes).toEqual([0, 0]);
+      for (const { guest } of [source, destination]) expect(guest).toBe('destination');
+      expect(source.fallbacks.join()).toMatch(/not staged: .*raise maxmemory/);
+      expect(source.staged).toBeUndefined();
+      await pair.destination.waitForCounter(pair.source.counter() + 1, TIMEOUT_MS);
+      expect(await server.admin.dbsize()).toBe(0);
     },
     120_000,
   );

@@ -258,19 +258,28 @@ test.each([
   ['2 MiB for all of memory', 2 * 1024 * 1024],
   ['several sizes', 2 * 1024 * 1024 + PAGE_BYTES],
   ['64 KiB', 65_536],
-])('huge pages are refused while the guest is at the source: %s', (_, hostBytes) => {
+])('a post-copy of huge pages is left as it is: %s', (_, hostBytes) => {
   const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(COMMAND.returnPath);
   builder.command(COMMAND.advise, advice(hostBytes));
-  expect(() => readAll([builder.bytes()])).toThrow(REFUSED);
-  // Nobody minds where pages go straight to the destination.
-  const plain = new StreamReader({
-    takeSlot: () => undefined,
-    layout: () => {},
-    bytes: () => {},
-    pages: () => {},
-    epoch: () => {},
-  });
-  expect(plain.push(builder.bytes(), 0)).toBe(builder.bytes().length);
+  const left: string[] = [];
+  const reader = new StreamReader(
+    {
+      takeSlot: () => undefined,
+      layout: () => {},
+      bytes: () => {},
+      pages: () => {},
+      epoch: () => {},
+      postcopy: () => true,
+      leavesPostcopy: (why) => void left.push(why),
+    },
+    { readsPostcopy: true },
+  );
+  expect(reader.push(builder.bytes(), 0)).toBe(builder.bytes().length);
+  expect(left).toEqual([expect.stringContaining('larger pages')]);
+  // Its first discard is not understood any more, as without staging.
+  const discard = Uint8Array.of(8, 0, 6, 0, 1, 0);
+  expect(reader.push(discard, 0)).toBe(discard.length);
+  expect(reader.fallback).toBe('post-copy');
 });
 
 test.each([
