@@ -256,6 +256,7 @@ export class SourceStream extends MigrationStream {
 
   /** Tells the source QEMU that it is done: everything it had is with others. */
   #free(stage: SourceStage): void {
+    if (this.#departure !== undefined) return;
     const evictionMs = Math.round(this.now - this.#startedAtMs!);
     this.tally.staged = { ...stage.stager.facts(), evictionMs };
     this.#applied = this.#digest.value;
@@ -529,8 +530,7 @@ export class SourceStream extends MigrationStream {
 
   /**
    * Ends without success. QEMU's channel is closed, so that the source runs on, unless the
-   * destination may run: then it stays open and the source stays stopped until whoever owns this
-   * stream has found out.
+   * destination may run: then the source stays stopped until whoever owns this stream knows.
    */
   #fail(error: PagelaneError, guest: GuestPlace): void {
     if (this.isSettled || this.#departure !== undefined) return;

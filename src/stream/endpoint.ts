@@ -128,7 +128,10 @@ export class QemuChannel {
   refuseMore(): boolean {
     const { _handle: handle } = this.#input as unknown as { _handle?: { fd?: number } | null };
     const fd = handle?.fd ?? -1;
-    return fd >= 0 && native.refuseMore(fd);
+    if (fd < 0 || !native.refuseMore(fd)) return false;
+    // The end that comes of it is ours: QEMU may still be told something.
+    this.#input.allowHalfOpen = true;
+    return true;
   }
 
   /** Closes the channel once everything written has been taken. */

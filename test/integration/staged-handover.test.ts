@@ -1,4 +1,5 @@
 // Requires: every QEMU of the lab, redis-server, root for userfaultfd.
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { type QemuBinary, qemuBinaries } from '../support/lab/binaries.ts';
 import type { Guest } from '../support/lab/guest.ts';
@@ -12,6 +13,11 @@ import { startPair } from './support.ts';
  */
 
 const TIMEOUT_MS = 30_000;
+
+/** Between QEMU's last page and its last byte in our hands; a QEMU that runs on does so at once. */
+const LAST_BYTES_MS = 200;
+const WATCH_MS = 2000;
+
 const WORKLOAD = { fill: 32, rate: 200, content: 'random' } as const;
 const QEMUS = qemuBinaries().map((qemu: QemuBinary) => ({ version: qemu.version, qemu }));
 
@@ -57,6 +63,42 @@ describe.concurrent('an intermediary is lost while pages are scattered to two', 
       // So that it can be recovered. A destination whose guest waits for a page may say nothing.
       const { status } = await pair.source.qmp.execute<{ status: string }>('query-migrate');
       expect(status).toBe('postcopy-paused');
+    },
+    120_000,
+  );
+});
+
+describe.concurrent('an intermediary is lost when the source has given its last page', () => {
+  test.each(QEMUS)(
+    'the source is told that it is done, and never runs on: QEMU $version',
+    async ({ qemu }) => {
+      await using server = await RedisServer.start();
+      await using pair = await startPair({ qemu, memoryMiB: 128, workload: WORKLOAD });
+      const sendWords = ['--stage', server.address.text, '--stage-bandwidth', '4MB'];
+      await using migration = new PagelaneMigration({
+        sendWords: [...sendWords, '--codec', 'none'],
+      });
+      await migration.beginPostcopy(pair);
+      await pair.destination.qmp.waitForEvent('RESUME', { timeoutMs: TIMEOUT_MS });
+      const remaining = async (): Promise<number> => {
+        const answer = await pair.source.qmp.execute<{ ram?: { remaining: number } }>(
+          'query-migrate',
+        );
+        return answer.ram?.remaining ?? 1;
+      };
+      await waitUntil('the last page', async () => (await remaining()) === 0, {
+        timeoutMs: TIMEOUT_MS,
+      });
+      await sleep(LAST_BYTES_MS);
+      await server.kill();
+      const { source, exitCodes } = await migration.results();
+      expect(source).toMatchObject({ guest: 'unknown', error: { code: 'ERR_POSTCOPY_ENDED' } });
+      expect(exitCodes[1]).toBe(6);
+      await sleep(WATCH_MS);
+      expect(pair.source.qmp.events.filter(({ event }) => event === 'RESUME')).toEqual([]);
+      expect(await isRunning(pair.source)).toBe(false);
+      const { status } = await pair.source.qmp.execute<{ status: string }>('query-migrate');
+      expect(status).toBe('completed');
     },
     120_000,
   );
