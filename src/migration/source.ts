@@ -21,6 +21,7 @@ import type { LimitedStage } from './stage-limit.ts';
 import { decodeStaged } from './stage-message.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
 import { findTruncation } from './truncation.ts';
+import { rateOf, WaitingLimit } from './waiting-limit.ts';
 
 /*
  * The source's end of a migration
@@ -34,12 +35,6 @@ import { findTruncation } from './truncation.ts';
  */
 
 /* Chosen by us */
-
-/**
- * Encoded bytes that may wait for a path: what lies between QEMU and the wire beside the paths' own
- * room.
- */
-const WAITING_BYTES_MAX = 1024 * 1024;
 
 /** Messages that may wait for their turn or for a codec thread. */
 const OUTBOX_MAX = 64;
@@ -92,6 +87,7 @@ export class SourceStream extends MigrationStream {
   readonly #tail = new TailWatcher();
   readonly #stage: SourceStage | undefined;
   readonly #endMark = new EndMark();
+  readonly #waiting: WaitingLimit;
   #departure: Departure | undefined;
   readonly #outbox: Outgoing[] = [];
   #nextStartsEpoch = false;
@@ -112,6 +108,7 @@ export class SourceStream extends MigrationStream {
     this.#name = options.name ?? '';
     this.#codec = options.codec ?? 'auto';
     this.#storeBytes = options.storeBytes ?? defaultStoreBytes();
+    this.#waiting = new WaitingLimit(() => rateOf(this.session), parts.now);
     this.#encoder = new BatchEncoder({
       codec: this.#codec,
       threads: parts.threads.threads,
@@ -181,7 +178,7 @@ export class SourceStream extends MigrationStream {
 
   #isBackedUp(): boolean {
     if (this.#stage?.mustWait === true && this.#layout !== undefined) return true;
-    return this.lane.queuedBytes >= WAITING_BYTES_MAX || this.#outbox.length >= OUTBOX_MAX;
+    return this.lane.queuedBytes >= this.#waiting.bytes || this.#outbox.length >= OUTBOX_MAX;
   }
 
   #makeSink(): StreamSink {
