@@ -238,7 +238,7 @@ test('what is in a page is seen neither in its files, nor in its values, nor on 
     heardBytes += heard.length;
     expect(heard.includes(marker)).toBe(false);
   }
-  expect(values).toBeGreaterThan(100);
+  expect(values).toBeGreaterThan(10);
   expect(heardBytes).toBeGreaterThan(content.length / 2);
 
   // It would be found.
