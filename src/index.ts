@@ -158,10 +158,10 @@ export {
   type IntermediaryFacts,
   type IntermediaryOptions,
 } from './staging/intermediary.ts';
-export { keyPrefixes, removeStaged, type StagedAttempt } from './staging/leftovers.ts';
+export { removeStaged, type StagedAttempt, stagedAttempts } from './staging/leftovers.ts';
 export type { ExtentEntry, ManifestEntry, ParityEntry, VoidEntry } from './staging/manifest.ts';
 export { decodeEntries, EntryWriter, encodeEntry } from './staging/manifest-codec.ts';
-export { openIntermediaries } from './staging/open-intermediaries.ts';
+export { closeIntermediaries, openIntermediaries } from './staging/open-intermediaries.ts';
 export {
   applyTo,
   extentEncoder,

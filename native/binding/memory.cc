@@ -326,47 +326,42 @@ Napi::Value GuestMemory::View(const Napi::CallbackInfo& info) {
   return views_[block].Value();
 }
 
-Napi::Value GuestMemory::FindPopulated(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
+bool GuestMemory::ReadPopulated(const Napi::CallbackInfo& info, std::size_t* block,
+                                std::span<std::uint32_t>* words) const {
   Arguments arguments(info, "find populated pages");
-  const kernel::GuestMemory* memory = Opened(env, "find populated pages");
+  const kernel::GuestMemory* memory = Opened(info.Env(), "find populated pages");
   if (memory == nullptr) {
-    return env.Undefined();
+    return false;
   }
-  const std::size_t block = ReadBlock(arguments, 0);
+  *block = ReadBlock(arguments, 0);
   if (arguments.is_wrong()) {
-    return env.Undefined();
+    return false;
   }
-  const std::span<std::uint32_t> words =
-      ReadPageBitmap(arguments, 1, "words", memory->PageCount(block));
-  if (arguments.is_wrong()) {
-    return env.Undefined();
-  }
-  const int error = kernel::FindPopulated(*memory, block, words);
-  if (error != 0) {
-    ThrowMemoryError(env, "ERR_MEMORY_OPEN",
-                     "Cannot find populated pages: the file cannot be read", error);
-  }
-  return env.Undefined();
+  *words = ReadPageBitmap(arguments, 1, "words", memory->PageCount(*block));
+  return !arguments.is_wrong();
 }
 
-/// block, words
+Napi::Value GuestMemory::FindPopulated(const Napi::CallbackInfo& info) {
+  std::size_t block = 0;
+  std::span<std::uint32_t> words;
+  if (!ReadPopulated(info, &block, &words)) {
+    return info.Env().Undefined();
+  }
+  const int error = kernel::FindPopulated(*held_->memory, block, words);
+  if (error != 0) {
+    ThrowMemoryError(info.Env(), "ERR_MEMORY_OPEN",
+                     "Cannot find populated pages: the file cannot be read", error);
+  }
+  return info.Env().Undefined();
+}
+
 Napi::Value GuestMemory::ScanPopulated(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  Arguments arguments(info, "find populated pages");
-  if (Opened(env, "find populated pages") == nullptr) {
-    return env.Undefined();
+  std::size_t block = 0;
+  std::span<std::uint32_t> words;
+  if (!ReadPopulated(info, &block, &words)) {
+    return info.Env().Undefined();
   }
   const std::shared_ptr<kernel::GuestMemory>& memory = held_->memory;
-  const std::size_t block = ReadBlock(arguments, 0);
-  if (arguments.is_wrong()) {
-    return env.Undefined();
-  }
-  const std::span<std::uint32_t> words =
-      ReadPageBitmap(arguments, 1, "words", memory->PageCount(block));
-  if (arguments.is_wrong()) {
-    return env.Undefined();
-  }
   return LaunchPiece(
       info, {"ERR_MEMORY_OPEN", "Cannot find populated pages: the file cannot be read"},
       [memory, block, words] { return kernel::FindPopulated(*memory, block, words); });

@@ -38,6 +38,9 @@ class GuestMemory : public Napi::ObjectWrap<GuestMemory> {
   /// The memory, for a method; null, with an exception on its way, if it was disposed of.
   kernel::GuestMemory* Opened(napi_env env, const char* task) const noexcept;
   std::size_t ReadBlock(Arguments& arguments, std::size_t index) const noexcept;
+  /// Block, and words for a bit per page of it. False, with an exception on its way, if wrong.
+  bool ReadPopulated(const Napi::CallbackInfo& info, std::size_t* block,
+                     std::span<std::uint32_t>* words) const;
 
   Napi::Value Id(const Napi::CallbackInfo& info);
   Napi::Value IsLost(const Napi::CallbackInfo& info);

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  closeIntermediaries,
   PagelaneError,
   type ParkFacts,
   parkGuest,
@@ -14,7 +15,7 @@ import {
 } from '../index.ts';
 import { type Flags, formatControlHelp, readArguments, readCodec, UsageError } from './options.ts';
 import { print } from './report.ts';
-import { closeStage, openStage, PARITY_FLAG, readStage, STAGE_FLAGS, TTL_FLAG } from './stage.ts';
+import { openStage, PARITY_FLAG, readStage, STAGE_FLAGS, TTL_FLAG } from './stage.ts';
 
 /* Chosen by us */
 const LOOK_MS = 50;
@@ -76,7 +77,7 @@ export async function park(args: readonly string[]): Promise<number> {
     return 0;
   } finally {
     rmSync(folder, { recursive: true, force: true });
-    await closeStage(stage.intermediaries);
+    await closeIntermediaries(stage.intermediaries);
   }
 }
 

@@ -1,6 +1,7 @@
 import {
   type ConnectOptions,
   type ControlServer,
+  closeIntermediaries,
   codeOf,
   connect,
   errorOf,
@@ -36,7 +37,7 @@ import {
   type Values,
 } from './options.ts';
 import { exitCodeOf, forcedExitCode, print, Reporter } from './report.ts';
-import { closeStage, openStage, PARITY_FLAG, readStage, STAGE_FLAGS } from './stage.ts';
+import { openStage, PARITY_FLAG, readStage, STAGE_FLAGS } from './stage.ts';
 
 const FLAGS: Flags = {
   to: {
@@ -132,7 +133,7 @@ export async function send(args: readonly string[]): Promise<number> {
   } finally {
     await control?.close();
     listener?.close();
-    await closeStage(stage?.intermediaries);
+    await closeIntermediaries(stage?.intermediaries ?? []);
   }
 }
 

@@ -1,6 +1,6 @@
 import {
   type GatherSettings,
-  type Intermediary,
+  type IntermediaryAddress,
   openIntermediaries,
   parseDuration,
   parseIntermediary,
@@ -48,7 +48,8 @@ export const TTL_FLAG: Flags = {
 /** A parked guest that nobody gathers stays so long. */
 const PARKED_TTL_MS: number = 7 * 24 * 3_600_000;
 
-function readAddresses(values: Values): ReturnType<typeof parseIntermediary>[] {
+/** Reads `--stage`; nothing if it is not there. */
+export function readAddresses(values: Values): IntermediaryAddress[] {
   const texts = values.texts('stage').flatMap((text) => text.split(','));
   return texts.map((text) => readFlag('stage', text, parseIntermediary));
 }
@@ -109,8 +110,4 @@ export async function openStage(
   const intermediaries = await openIntermediaries(addresses, isParking ? { ttlMs } : {});
   const limit = maxBytesPerSecond !== undefined && { maxBytesPerSecond };
   return { intermediaries, hasParity, ...limit };
-}
-
-export async function closeStage(intermediaries: readonly Intermediary[] = []): Promise<void> {
-  for (const each of intermediaries) await each[Symbol.asyncDispose]();
 }

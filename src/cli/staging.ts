@@ -1,7 +1,7 @@
-import { keyPrefixes, openIntermediaries, parseIntermediary, removeStaged } from '../index.ts';
-import { type Flags, formatControlHelp, readArguments, readFlag, UsageError } from './options.ts';
+import { closeIntermediaries, openIntermediaries, removeStaged, stagedAttempts } from '../index.ts';
+import { type Flags, formatControlHelp, readArguments, UsageError } from './options.ts';
 import { print } from './report.ts';
-import { closeStage, STAGE_FLAGS } from './stage.ts';
+import { readAddresses, STAGE_FLAGS } from './stage.ts';
 
 const FLAGS: Flags = {
   stage: STAGE_FLAGS['stage']!,
@@ -26,9 +26,8 @@ export async function staging(args: readonly string[]): Promise<number> {
   const [verb, attempt, ...rest] = positionals;
   const isKnown = verb === 'ls' ? attempt === undefined : verb === 'rm' && attempt !== undefined;
   if (!isKnown || rest.length > 0) throw new UsageError('give "ls", or "rm" and an attempt');
-  const texts = values.texts('stage').flatMap((text) => text.split(','));
-  if (texts.length === 0) throw new UsageError('give --stage URL');
-  const addresses = texts.map((text) => readFlag('stage', text, parseIntermediary));
+  const addresses = readAddresses(values);
+  if (addresses.length === 0) throw new UsageError('give --stage URL');
   const intermediaries = await openIntermediaries(addresses);
   try {
     if (attempt !== undefined) {
@@ -36,11 +35,11 @@ export async function staging(args: readonly string[]): Promise<number> {
       print(`removed ${removed} keys\n`);
       return removed > 0 ? 0 : 1;
     }
-    const attempts = await keyPrefixes(intermediaries);
+    const attempts = await stagedAttempts(intermediaries);
     if (values.text('output') === 'json') print(`${JSON.stringify(attempts)}\n`);
     else for (const { name, keys } of attempts) print(`${name}  ${keys} keys\n`);
     return 0;
   } finally {
-    await closeStage(intermediaries);
+    await closeIntermediaries(intermediaries);
   }
 }

@@ -3,10 +3,12 @@ import { HEADER_BYTES } from '../frame/limits.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { DecodedBatch } from '../page/decode.ts';
 import type { Intermediary } from '../staging/intermediary.ts';
+import { decodeEntries } from '../staging/manifest-codec.ts';
+import { closeIntermediaries } from '../staging/open-intermediaries.ts';
 import type { EncodedMessage } from '../stream/message.ts';
 import { encodePageRequest, PageRequestReader } from '../stream/page-request.ts';
 import { ReturnType } from '../stream/return-path.ts';
-import { closeAll, type GatherSettings, openAll, PageGatherer } from './page-gatherer.ts';
+import { type GatherSettings, openAll, PageGatherer } from './page-gatherer.ts';
 import { pausedError } from './paused.ts';
 import type { Tally } from './progress.ts';
 import { SHUT_SUCCESS } from './return-message.ts';
@@ -91,7 +93,7 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
     openAll(stage, this.#settings, { mayMiss: false }).then(
       (intermediaries) => {
         this.#intermediaries = intermediaries;
-        if (this.#isOver) void closeAll(intermediaries);
+        if (this.#isOver) void closeIntermediaries(intermediaries);
         else this.#tell(false);
       },
       (error: unknown) => this.#host.fail(error),
@@ -115,7 +117,7 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
       tally.phase = 'postcopy';
       tally.beginRound();
     }
-    gatherer.accept(entries);
+    for (const entry of decodeEntries(entries)) gatherer.accept(entry);
   }
 
   /** Every page is known: the source is let go. */
@@ -181,7 +183,7 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
       this.#host.tally.gathered = this.#gatherer.facts();
       await this.#gatherer[Symbol.asyncDispose]();
     }
-    await closeAll(this.#intermediaries ?? []);
+    await closeIntermediaries(this.#intermediaries ?? []);
   }
 
   #gathererNow(): PageGatherer {

@@ -2,6 +2,7 @@ import { ProtocolError } from '../errors.ts';
 import { HASH_SECRET_BYTES, PAGE_HASH_BYTES } from '../native.ts';
 import type { RamLayout } from '../page/block.ts';
 import { viewOf } from '../stream/bytes.ts';
+import { jsonObjectOf } from '../stream/json.ts';
 import { type EncodedMessage, MessageKind } from '../stream/message.ts';
 
 /*
@@ -61,7 +62,9 @@ export function encodeOpenGuest(open: OpenGuestMessage, roomBytes: number): Enco
 /** @throws {ProtocolError} ERR_MESSAGE If it is not one. */
 export function decodeOpenGuest(payload: Uint8Array): OpenGuestMessage {
   check(payload.length <= OPEN_BYTES_MAX, 'its first message is too long');
-  const { v, name, migration, attempt, isWarm } = parse(payload.subarray(1));
+  const fields = jsonObjectOf(payload.subarray(1));
+  check(fields !== undefined, 'its text is no JSON object');
+  const { v, name, migration, attempt, isWarm } = fields;
   check(v === 1, 'its version is not 1');
   check(typeof name === 'string' && name.length <= NAME_CHARACTERS_MAX, 'its name is wrong');
   check(typeof migration === 'string' && /^[0-9a-f]{32}$/.test(migration), 'it has no identity');
@@ -144,16 +147,6 @@ export function decodeHeld(payload: Uint8Array): HeldMessage {
     secret: payload.slice(24, HELD_HEADER_BYTES),
     hashes,
   };
-}
-
-function parse(bytes: Uint8Array): Readonly<Record<string, unknown>> {
-  try {
-    const value: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
-    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
-  } catch {
-    // Said below, as for any other text that is not an object.
-  }
-  throw new ProtocolError('ERR_MESSAGE', 'Cannot read the guest: its text is no JSON object');
 }
 
 function check(condition: boolean, what: string): asserts condition {

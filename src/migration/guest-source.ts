@@ -350,12 +350,8 @@ export class GuestSource {
   }
 
   #noteSent(batch: EncodedBatch, sequence: number): void {
-    const { tally } = this.#parts;
-    const { buffer, start, end, facts, codec } = batch;
-    this.#digest.add(buffer, start, sequence);
-    tally.addPages(facts);
-    tally.addResent(facts, end - start);
-    tally.addCodec(codec, facts.literalBytes, end - start);
+    this.#digest.add(batch.buffer, batch.start, sequence);
+    this.#parts.tally.note(batch);
   }
 
   #noteRound(facts: Omit<RoundFacts, 'round'>): void {

@@ -1,5 +1,6 @@
 import { ProtocolError } from '../errors.ts';
 import { viewOf } from '../stream/bytes.ts';
+import { jsonObjectOf } from '../stream/json.ts';
 import type { EncodedMessage } from '../stream/message.ts';
 import type { HandoverId, Word } from './commit.ts';
 
@@ -112,13 +113,9 @@ export function decodeHandover(payload: Uint8Array): HandoverMessage {
 }
 
 function parse(bytes: Uint8Array): Readonly<Record<string, unknown>> {
-  try {
-    const value: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
-    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
-  } catch {
-    // Said below, as for any other text that is not an object.
-  }
-  throw new ProtocolError('ERR_MESSAGE', `${CANNOT}: its text is no JSON object`);
+  const fields = jsonObjectOf(bytes);
+  require(fields !== undefined, 'its text is no JSON object');
+  return fields;
 }
 
 function textField(

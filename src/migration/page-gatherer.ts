@@ -6,7 +6,8 @@ import { ExtentSeal } from '../staging/extent.ts';
 import { Gather } from '../staging/gather.ts';
 import { Intermediary } from '../staging/intermediary.ts';
 import { removeStaged } from '../staging/leftovers.ts';
-import { decodeEntries } from '../staging/manifest-codec.ts';
+import type { ManifestEntry } from '../staging/manifest.ts';
+import { closeIntermediaries } from '../staging/open-intermediaries.ts';
 import type { PageRequest } from '../stream/page-request.ts';
 import { Latencies } from './latencies.ts';
 import { decodedPages, type GatheredFacts, type Tally } from './progress.ts';
@@ -86,12 +87,12 @@ export class PageGatherer implements AsyncDisposable {
   }
 
   /**
-   * Takes entries of the manifest.
+   * Takes an entry of the manifest.
    *
-   * @throws {StagingError} ERR_MANIFEST_… If they are none, or do not fit those before them.
+   * @throws {StagingError} ERR_MANIFEST_… If it does not fit those before it.
    */
-  accept(entries: Uint8Array): void {
-    for (const entry of decodeEntries(entries)) this.#gather.accept(entry);
+  accept(entry: ManifestEntry): void {
+    this.#gather.accept(entry);
   }
 
   get intermediaryCount(): number {
@@ -131,13 +132,13 @@ export class PageGatherer implements AsyncDisposable {
       const text = `Destination QEMU asked for memory that there is not, of "${request.block}"`;
       throw new PagelaneError('ERR_STREAM_REQUEST', text);
     }
+    const askedMs = performance.now();
     let isStaged = true;
     const wanted: Promise<void>[] = [];
     for (let page = first; page < first + count; page++) {
       isStaged &&= this.#gather.manifest.find(block, page) !== undefined;
       wanted.push(this.#gather.want(block, page));
     }
-    const askedMs = performance.now();
     const isThere = Promise.all(wanted).then(() => this.#faults.add(performance.now() - askedMs));
     return { isStaged, isThere };
   }
@@ -155,7 +156,7 @@ export class PageGatherer implements AsyncDisposable {
   /** QEMU has loaded all of it: nothing of the attempt is left at the intermediaries. */
   async removeAll(): Promise<void> {
     await this.#gather.removeRest();
-    const here = this.#intermediaries.flatMap((each) => (each === undefined ? [] : [each]));
+    const here = this.#intermediaries.filter((each) => each !== undefined);
     // What cannot be removed lives out its time.
     await removeStaged(here, this.#stage.scope.attempt).catch(() => {});
   }
@@ -204,14 +205,8 @@ export async function openAll(
   const failure: unknown = rejected?.reason;
   const isEnough = failure === undefined || (mayMiss && opened.some((each) => each !== undefined));
   if (isEnough) return opened;
-  await closeAll(opened);
+  await closeIntermediaries(opened);
   throw failure;
-}
-
-export async function closeAll(
-  intermediaries: readonly (Intermediary | undefined)[],
-): Promise<void> {
-  for (const each of intermediaries) await each?.[Symbol.asyncDispose]();
 }
 
 function addressesFor(

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { StagingError } from '../errors.ts';
 import { Sealed } from '../native.ts';
+import { pagesOf } from '../page/batch-map.ts';
 import type { PageRun } from '../page/bitmap.ts';
 import { memoryBytes, type RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import type { BatchEncoder, EncodedBatch } from '../page/encode.ts';
 import { sharedText } from '../staging/address.ts';
+import type { StagedWhere } from '../staging/everywhere.ts';
 import { ExtentSeal } from '../staging/extent.ts';
 import type { Intermediary } from '../staging/intermediary.ts';
 import { ATTEMPT_BYTES, EXTENT_KEY_BYTES } from '../staging/limits.ts';
@@ -13,7 +15,6 @@ import { EntryWriter } from '../staging/manifest-codec.ts';
 import { extentEncoder } from '../staging/pages.ts';
 import { Scatter } from '../staging/scatter.ts';
 import { type StoredStream, storeManifest } from '../staging/stored-manifest.ts';
-import { viewOf } from '../stream/bytes.ts';
 import type { StagedFacts } from './progress.ts';
 import type { StageMessage } from './stage-message.ts';
 
@@ -30,12 +31,6 @@ import type { StageMessage } from './stage-message.ts';
 
 /** Pause between two looks whether an intermediary that has failed is back. */
 const DOUBT_LOOK_MS = 20;
-
-/* Fixed by the protocol: docs/protocol.md, section 7 */
-const BATCH_HEADER_BYTES = 40;
-const MAP_BYTES_AT = 8;
-const MAP_ENTRY_BYTES = 16;
-const PAGE_KIND_MIN = 0x10;
 
 /** Where pages of a post-copy go. */
 export interface StageOptions {
@@ -68,12 +63,6 @@ interface Made {
   readonly message: StageMessage;
 }
 
-/** Where the values of one attempt are. */
-export interface StagedWhere {
-  readonly seal: ExtentSeal;
-  readonly intermediaries: readonly Intermediary[];
-}
-
 /** Names a new attempt, with a key of its own. */
 export function newStage({ intermediaries }: StageOptions): StageMessage {
   const attempt = randomBytes(ATTEMPT_BYTES).toString('hex');
@@ -94,6 +83,7 @@ export class PageStager implements AsyncDisposable {
   readonly #scatter: Scatter;
   readonly #entries: EntryWriter;
   #turn: Promise<void> = Promise.resolve();
+  #look: NodeJS.Timeout | undefined;
 
   private constructor(parts: Parts, { intermediaries, scatter, entries, message }: Made) {
     this.#parts = parts;
@@ -156,7 +146,10 @@ export class PageStager implements AsyncDisposable {
   takeSlot(): Uint8Array | undefined {
     if (!this.#scatter.isDoubtful) return this.#encoder.takeSlot();
     // QEMU can give pages again only as long as it has not given all of them.
-    setTimeout(this.#parts.onRoom, DOUBT_LOOK_MS);
+    this.#look ??= setTimeout(() => {
+      this.#look = undefined;
+      this.#parts.onRoom();
+    }, DOUBT_LOOK_MS);
     return undefined;
   }
 
@@ -166,15 +159,15 @@ export class PageStager implements AsyncDisposable {
     const { block, runs } = pagesOf(slot.subarray(start, sealed[Sealed.end]!));
     const encoding = this.#encoder.encode(slot, sealed, 0);
     encoding.then(this.#parts.onRoom, () => {});
-    const turn = this.#turn.then(async () => {
-      const batch = await encoding;
-      await this.#scatter.add(batch.buffer.subarray(batch.start, batch.end), block, runs);
-      this.#parts.onBatch(batch);
-      this.#encoder.release(batch);
-      this.#parts.onRoom();
-    });
-    this.#turn = turn;
-    turn.catch(this.#parts.onError);
+    this.#turn = this.#turn.then(async () => this.#scatterNext(await encoding, block, runs));
+    this.#turn.catch(this.#parts.onError);
+  }
+
+  async #scatterNext(batch: EncodedBatch, block: number, runs: PageRun[]): Promise<void> {
+    await this.#scatter.add(batch.buffer.subarray(batch.start, batch.end), block, runs);
+    this.#parts.onBatch(batch);
+    this.#encoder.release(batch);
+    this.#parts.onRoom();
   }
 
   /** Sends off what is begun: somebody waits for it. */
@@ -208,25 +201,7 @@ export class PageStager implements AsyncDisposable {
   }
 
   [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#look);
     return this.#scatter[Symbol.asyncDispose]();
   }
-}
-
-/** Block and pages of a sealed batch, ascending: read off its map, which is not compressed. */
-function pagesOf(batch: Uint8Array): { block: number; runs: PageRun[] } {
-  const view = viewOf(batch);
-  const mapEnd = BATCH_HEADER_BYTES + view.getUint32(MAP_BYTES_AT, true);
-  const runs: PageRun[] = [];
-  let block = 0;
-  for (let at = BATCH_HEADER_BYTES; at < mapEnd; at += MAP_ENTRY_BYTES) {
-    if (view.getUint8(at) < PAGE_KIND_MIN) continue;
-    block = view.getUint16(at + 2, true);
-    const count = view.getUint16(at + 4, true);
-    const first = Number(view.getBigUint64(at + 8, true));
-    const last = runs.at(-1);
-    if (last !== undefined && last.first + last.count === first) {
-      runs[runs.length - 1] = { first: last.first, count: last.count + count };
-    } else runs.push({ first, count });
-  }
-  return { block, runs };
 }

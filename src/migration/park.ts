@@ -1,7 +1,7 @@
 import { asPagelaneError, PagelaneError } from '../errors.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
-import { StreamWriterAtIntermediaries } from '../staging/stored-stream.ts';
+import { StoredStreamWriter } from '../staging/stored-stream.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
 import { PART_HEADER_BYTES } from '../stream/format.ts';
 import { StreamReader } from '../stream/reader.ts';
@@ -192,7 +192,7 @@ class Parking {
     const stager = this.#stager!;
     const behind = Buffer.concat(this.#deviceState);
     const deviceState = behind.subarray(0, behind.length - this.#tail.endBytes());
-    const writer = new StreamWriterAtIntermediaries(stager.where);
+    const writer = new StoredStreamWriter(stager.where);
     for (const bytes of this.#before) await writer.add(bytes);
     await writer.add(discardAll(this.#layout!));
     await writer.add(postcopyPackage(deviceState));

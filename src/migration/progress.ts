@@ -233,6 +233,7 @@ export class Tally {
   /** Counts a batch that was sent. */
   note({ facts, codec, start, end }: SentBatch): void {
     this.addPages(facts);
+    this.addResent(facts, end - start);
     this.addCodec(codec, facts.literalBytes, end - start);
   }
 

@@ -4,15 +4,9 @@ import { DirtyBitmap } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { DecodedBatch } from '../page/decode.ts';
 import { joined, viewOf } from '../stream/bytes.ts';
-import {
-  Command,
-  EOS_BYTES,
-  FOOTER_BYTES,
-  PART_HEADER_BYTES,
-  RamFlag,
-  SectionType,
-} from '../stream/format.ts';
+import { Command, RamFlag, SectionType } from '../stream/format.ts';
 import { ReturnType } from '../stream/return-path.ts';
+import { sectionEnd, sectionHead } from '../stream/section.ts';
 import { command } from './package.ts';
 
 /*
@@ -47,18 +41,25 @@ export const RESUME: Uint8Array = command(Command.PostcopyResume);
 export class ReceivedBitmaps {
   readonly #layout: RamLayout;
   readonly #bitmaps: (DirtyBitmap | undefined)[];
+  readonly #blocks: ReadonlyMap<string, number>;
   #held: Uint8Array = new Uint8Array(0);
   #missing: number;
 
   constructor(layout: RamLayout) {
     this.#layout = layout;
     this.#bitmaps = layout.blocks.map(() => undefined);
+    this.#blocks = new Map(layout.blocks.map(({ name }, block) => [name, block]));
     this.#missing = layout.blocks.length;
   }
 
   /** Whether all are here. */
   get isComplete(): boolean {
     return this.#missing === 0;
+  }
+
+  /** The block of a name, -1 if there is none. */
+  blockOf(name: Uint8Array): number {
+    return this.#blocks.get(Buffer.from(name).toString('latin1')) ?? -1;
   }
 
   /** Whether a page has arrived. */
@@ -93,8 +94,7 @@ export class ReceivedBitmaps {
     const payloadBytes = view.getUint16(2);
     if (bytes.length < HEAD_BYTES + payloadBytes) return 0;
     if (view.getUint16(0) !== ReturnType.RecvBitmap) return HEAD_BYTES + payloadBytes;
-    const name = Buffer.from(bytes.subarray(HEAD_BYTES + 1, HEAD_BYTES + payloadBytes));
-    const block = this.#layout.blocks.findIndex((each) => each.name === name.toString('latin1'));
+    const block = this.blockOf(bytes.subarray(HEAD_BYTES + 1, HEAD_BYTES + payloadBytes));
     const at = HEAD_BYTES + payloadBytes;
     if (bytes.length < at + 8) return 0;
     const bitmapBytes = Number(view.getBigUint64(at));
@@ -133,7 +133,6 @@ export function keepMissing(
   const records = output.subarray(decoded[Decoded.firstRecord], decoded[Decoded.end]);
   const view = viewOf(records);
   const { pageBits, blocks } = layout;
-  const index = new Map(blocks.map(({ name }, block) => [name, block]));
   const kept: Uint8Array[] = [];
   let block = decoded[Decoded.firstBlock]!;
   for (let at = 0; at < records.length; ) {
@@ -142,8 +141,7 @@ export function keepMissing(
     let bodyAt = at + RECORD_HEADER_BYTES;
     if ((flags & RamFlag.Continue) === 0) {
       const nameBytes = records[bodyAt]!;
-      const name = Buffer.from(records.subarray(bodyAt + 1, bodyAt + 1 + nameBytes));
-      block = index.get(name.toString('latin1')) ?? -1;
+      block = received.blockOf(records.subarray(bodyAt + 1, bodyAt + 1 + nameBytes));
       bodyAt += 1 + nameBytes;
     }
     const bodyBytes = (flags & RamFlag.Zero) !== 0 ? 1 : 2 ** pageBits;
@@ -158,35 +156,14 @@ export function keepMissing(
 }
 
 /** A RAM section of its own. */
-export function ramSection({ sectionId, hasFooter }: RamLayout, records: Uint8Array): Uint8Array {
-  return sectionOf(SectionType.Part, { sectionId, hasFooter }, records);
+export function ramSection(layout: RamLayout, records: Uint8Array): Uint8Array {
+  return Buffer.concat([sectionHead(layout, SectionType.Part), records, sectionEnd(layout)]);
 }
 
 /** The end of RAM, and of a post-copy's stream. */
-export function ramEnd({ sectionId, hasFooter }: RamLayout): Uint8Array {
-  const end = sectionOf(SectionType.End, { sectionId, hasFooter }, new Uint8Array(0));
-  return Buffer.concat([end, Uint8Array.of(SectionType.Eof)]);
-}
-
-function sectionOf(
-  type: number,
-  { sectionId, hasFooter }: Pick<RamLayout, 'sectionId' | 'hasFooter'>,
-  records: Uint8Array,
-): Uint8Array {
-  const bytes = new Uint8Array(
-    PART_HEADER_BYTES + records.length + EOS_BYTES + (hasFooter ? FOOTER_BYTES : 0),
-  );
-  const view = viewOf(bytes);
-  view.setUint8(0, type);
-  view.setUint32(1, sectionId);
-  bytes.set(records, PART_HEADER_BYTES);
-  const eosAt = PART_HEADER_BYTES + records.length;
-  view.setUint8(eosAt + EOS_BYTES - 1, RamFlag.Eos);
-  if (hasFooter) {
-    view.setUint8(eosAt + EOS_BYTES, SectionType.Footer);
-    view.setUint32(eosAt + EOS_BYTES + 1, sectionId);
-  }
-  return bytes;
+export function ramEnd(layout: RamLayout): Uint8Array {
+  const end = [sectionHead(layout, SectionType.End), sectionEnd(layout)];
+  return Buffer.concat([...end, Uint8Array.of(SectionType.Eof)]);
 }
 
 function namedHeader(header: bigint, name: string): Uint8Array {

@@ -6,15 +6,19 @@ import { ReturnType } from '../stream/return-path.ts';
  * Source: QEMU migration/migration.c, enum mig_rp_message_type.
  */
 
-/** The PINGs of a package: behind all device state; and, of QEMU 10.2 on, before it may run. */
+/** The PING of a package, behind all device state. */
 export const PING_LOADED = 3;
-export const PING_DEVICES = 0x42;
 
 /** It has everything. */
 export const SHUT_SUCCESS: Uint8Array = returnMessage(ReturnType.Shut, 0);
 
 export function pong(value: number): Uint8Array {
   return returnMessage(ReturnType.Pong, value);
+}
+
+/** Whether it says that a package is loaded: the guest runs. */
+export function isLoaded(message: Uint8Array): boolean {
+  return Buffer.compare(message, LOADED) === 0;
 }
 
 function returnMessage(type: number, value: number): Uint8Array {
@@ -25,3 +29,5 @@ function returnMessage(type: number, value: number): Uint8Array {
   view.setUint32(4, value);
   return bytes;
 }
+
+const LOADED = pong(PING_LOADED);

@@ -5,11 +5,10 @@ import type { CodecName } from '../page/codec-choice.ts';
 import type { EncodedBatch } from '../page/encode.ts';
 import { keyPrefix } from '../staging/extent.ts';
 import type { EncodedMessage } from '../stream/message.ts';
-import { ReturnType } from '../stream/return-path.ts';
 import { Deferred } from './deferred.ts';
 import { newStage, PageStager, type StageOptions } from './page-stager.ts';
 import type { Tally } from './progress.ts';
-import { PING_LOADED } from './return-message.ts';
+import { isLoaded } from './return-message.ts';
 import type { LimitedStage } from './stage-limit.ts';
 import {
   encodeEntries,
@@ -201,9 +200,8 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   }
 
   /** Hears what the destination's QEMU says. */
-  hear(type: number, message: Uint8Array): void {
-    const isLoaded = type === ReturnType.Pong && message.at(-1) === PING_LOADED;
-    if (!isLoaded || !this.#hasSwitched) return;
+  hear(message: Uint8Array): void {
+    if (!isLoaded(message) || !this.#hasSwitched) return;
     this.#isLoaded = true;
     this.#host.loaded();
     this.#free();

@@ -83,7 +83,7 @@ export class SourceStream extends MigrationStream {
   #peerStoreBytes: number | undefined;
   #layout: RamLayout | undefined;
   readonly #digest = new message.Digest();
-  readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#stage?.hear(type, bytes));
+  readonly #returnPath = new ReturnPathWatcher((_, bytes) => this.#stage?.hear(bytes));
   readonly #tail = new TailWatcher();
   readonly #stage: SourceStage | undefined;
   readonly #endMark = new EndMark();
@@ -342,9 +342,7 @@ export class SourceStream extends MigrationStream {
       this.#encoder.acked(batch);
       this.#feed();
     };
-    this.tally.addPages(batch.facts);
-    this.tally.addResent(batch.facts, batch.end - batch.start);
-    this.tally.addCodec(batch.codec, batch.facts.literalBytes, batch.end - batch.start);
+    this.tally.note(batch);
     this.#sendReady();
     this.#feed();
   }

@@ -7,6 +7,7 @@ import {
   INTERMEDIARIES_MAX,
 } from '../staging/limits.ts';
 import { viewOf } from '../stream/bytes.ts';
+import { jsonObjectOf } from '../stream/json.ts';
 import { type EncodedMessage, MessageKind } from '../stream/message.ts';
 
 /*
@@ -57,7 +58,9 @@ export function encodeStage(stage: StageMessage, roomBytes: number): EncodedMess
 /** @throws {ProtocolError} ERR_MESSAGE If it is not one. */
 export function decodeStage(payload: Uint8Array): StageMessage {
   check(payload.length <= STAGE_BYTES_MAX, 'it is too long');
-  const { v, vm, attempt, key, intermediaries } = parse(payload.subarray(1));
+  const fields = jsonObjectOf(payload.subarray(1));
+  check(fields !== undefined, 'it is no JSON object');
+  const { v, vm, attempt, key, intermediaries } = fields;
   check(v === 1, 'its version is not 1');
   check(typeof vm === 'string' && /^[\w-]{1,64}$/.test(vm), 'it names no guest');
   const isAttempt = typeof attempt === 'string' && /^[0-9a-f]+$/.test(attempt);
@@ -103,16 +106,6 @@ function isSome(intermediaries: readonly unknown[]): intermediaries is string[] 
   return intermediaries.every(
     (each) => typeof each === 'string' && each.length <= ADDRESS_CHARACTERS_MAX,
   );
-}
-
-function parse(bytes: Uint8Array): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
-    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
-  } catch {
-    // Said below, as for any other text that is not an object.
-  }
-  throw new ProtocolError('ERR_MESSAGE', 'Cannot read message of staging: it is no JSON object');
 }
 
 function check(isRight: boolean, why: string): asserts isRight {

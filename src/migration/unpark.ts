@@ -1,8 +1,9 @@
 import { asPagelaneError, PagelaneError } from '../errors.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { DecodedBatch } from '../page/decode.ts';
+import type { StagedWhere } from '../staging/everywhere.ts';
 import { ExtentSeal } from '../staging/extent.ts';
-import { encodeEntry } from '../staging/manifest-codec.ts';
+import { closeIntermediaries } from '../staging/open-intermediaries.ts';
 import { loadManifest } from '../staging/stored-manifest.ts';
 import { loadStreamPart } from '../staging/stored-stream.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
@@ -11,7 +12,6 @@ import { ReturnPathWatcher, ReturnType } from '../stream/return-path.ts';
 import { StreamWriter } from '../stream/writer.ts';
 import { Deferred } from './deferred.ts';
 import { type GatherSettings, openAll, PageGatherer } from './page-gatherer.ts';
-import type { StagedWhere } from './page-stager.ts';
 import { pausedError } from './paused.ts';
 import { type GatheredFacts, Tally } from './progress.ts';
 import {
@@ -22,7 +22,7 @@ import {
   ramSection,
   recoveryQuestions,
 } from './recovery.ts';
-import { PING_LOADED } from './return-message.ts';
+import { isLoaded } from './return-message.ts';
 import type { Ticket } from './ticket.ts';
 
 /*
@@ -42,6 +42,9 @@ import type { Ticket } from './ticket.ts';
 /** How long QEMU may take for the last of it. */
 const LOAD_TIMEOUT_MS = 120_000;
 
+/** How long QEMU may take to say what it has. */
+const ANSWER_TIMEOUT_MS = 30_000;
+
 export interface UnparkOptions {
   readonly settings?: GatherSettings;
   /**
@@ -49,6 +52,8 @@ export interface UnparkOptions {
    * it has not is sent. @default false
    */
   readonly isRecovery?: boolean;
+  /** How long QEMU may take to say what it has, milliseconds. @default 30_000 */
+  readonly answerTimeoutMs?: number;
   /** Opened when there are bytes for it: a QEMU that gets none stops answering its monitor. */
   readonly openChannel: () => Promise<QemuChannel>;
 }
@@ -63,8 +68,10 @@ export interface UnparkFacts extends GatheredFacts {
 /**
  * Gathers a parked guest.
  *
- * @throws {PagelaneError} ERR_MANIFEST_…, ERR_STAGING_…, ERR_QEMU_…. `guest` of the error says
- *   "destination" if it ran: then it is paused there.
+ * @throws {PagelaneError} ERR_POSTCOPY_PAUSED If the guest runs already: it waits in QEMU for the
+ *   rest, which is still at the intermediaries.
+ * @throws {PagelaneError} ERR_MANIFEST_…, ERR_STAGING_…, ERR_QEMU_… If it does not: all of it is at
+ *   the intermediaries.
  */
 export function unparkGuest(ticket: Ticket, options: UnparkOptions): Promise<UnparkFacts> {
   return new Unparking(ticket, options).run();
@@ -96,7 +103,7 @@ class Unparking {
     const intermediaries = await openAll(this.#ticket, settings);
     const where = {
       seal: new ExtentSeal(this.#ticket.key, this.#ticket.scope),
-      intermediaries: intermediaries.flatMap((each) => (each === undefined ? [] : [each])),
+      intermediaries: intermediaries.filter((each) => each !== undefined),
     };
     try {
       const manifest = await loadManifest(where);
@@ -112,14 +119,14 @@ class Unparking {
       await this.#openChannel();
       if (this.#options.isRecovery === true) await this.#recover(layout);
       else await this.#loadStream({ first: 0, end: stream.partsBefore }, where);
-      for (const entry of entries) gatherer.accept(encodeEntry(entry));
+      for (const entry of entries) gatherer.accept(entry);
       gatherer.complete();
       const facts = await this.#or(gatherer.done());
       await this.#write(this.#writer.beforeBytes(OUTSIDE));
       const { partsBefore, partsAfter } = stream;
       if (this.#received !== undefined) await this.#write(ramEnd(layout));
       else await this.#loadStream({ first: partsBefore, end: partsBefore + partsAfter }, where);
-      await this.#awaitEnd();
+      await within(LOAD_TIMEOUT_MS, this.#hasAll.promise, 'did not load what it has');
       await gatherer.removeAll();
       const durationMs = Math.round(performance.now() - this.#startedMs);
       return { ...facts, runningMs: this.#runningMs, durationMs };
@@ -128,7 +135,7 @@ class Unparking {
     } finally {
       this.#channel?.destroy();
       await this.#gatherer?.[Symbol.asyncDispose]();
-      for (const each of intermediaries) await each?.[Symbol.asyncDispose]();
+      await closeIntermediaries(intermediaries);
     }
   }
 
@@ -162,7 +169,9 @@ class Unparking {
   async #recover(layout: RamLayout): Promise<void> {
     this.#received = new ReceivedBitmaps(layout);
     await this.#write(recoveryQuestions(layout));
-    await this.#or(this.#answered.promise);
+    const { answerTimeoutMs = ANSWER_TIMEOUT_MS } = this.#options;
+    const answered = this.#or(this.#answered.promise);
+    await within(answerTimeoutMs, answered, 'did not say what it has');
     await this.#write(RESUME);
     this.#runningMs = Math.round(performance.now() - this.#startedMs);
     this.#gatherer!.startRemoving();
@@ -184,7 +193,7 @@ class Unparking {
     if (type === ReturnType.RequestById || type === ReturnType.Request) {
       const { isThere } = gatherer.want(this.#requests.read(message));
       isThere.catch((error: unknown) => this.#hasAll.reject(error));
-    } else if (type === ReturnType.Pong && message.at(-1) === PING_LOADED) {
+    } else if (isLoaded(message)) {
       this.#runningMs ??= Math.round(performance.now() - this.#startedMs);
       gatherer.startRemoving();
     } else if (type === ReturnType.Shut) {
@@ -213,24 +222,9 @@ class Unparking {
     return Promise.race([never, work]);
   }
 
-  async #awaitEnd(): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => {
-      const text = `Destination QEMU did not load what it has within ${LOAD_TIMEOUT_MS} ms`;
-      timer = setTimeout(
-        () => reject(new PagelaneError('ERR_QEMU_TIMEOUT', text)),
-        LOAD_TIMEOUT_MS,
-      );
-    });
-    try {
-      await Promise.race([this.#hasAll.promise, late]);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
   #describe(error: unknown): unknown {
-    return this.#runningMs === undefined ? asPagelaneError(error) : pausedError(error);
+    const runs = this.#runningMs !== undefined || this.#options.isRecovery === true;
+    return runs ? pausedError(error) : asPagelaneError(error);
   }
 }
 
@@ -238,6 +232,20 @@ const OUTSIDE = {
   ...{ isInsideBefore: false, isInsideAfter: false },
   ...{ isVerbatim: false, lastBlock: -1 },
 };
+
+/** `work` of QEMU's, unless it takes longer. */
+async function within(timeoutMs: number, work: Promise<void>, failing: string): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    const text = `Destination QEMU ${failing} within ${timeoutMs} ms`;
+    timer = setTimeout(() => reject(new PagelaneError('ERR_QEMU_TIMEOUT', text)), timeoutMs);
+  });
+  try {
+    await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 function closed(): PagelaneError {
   const text = 'Destination QEMU closed the channel; look at its own log';

@@ -16,6 +16,16 @@ export interface PageRun {
   readonly count: number;
 }
 
+/** Adds a run, to the last one if it is its neighbour. */
+export function pushRun(runs: PageRun[], run: PageRun): void {
+  const last = runs.at(-1);
+  if (last !== undefined && last.first + last.count === run.first) {
+    runs[runs.length - 1] = { first: last.first, count: last.count + run.count };
+  } else {
+    runs.push(run);
+  }
+}
+
 /**
  * A bit per page of a RAM block: written since last read. The layout is that of KVM_GET_DIRTY_LOG:
  * page p is bit p % 64 of word p / 64, words are little-endian.

@@ -161,7 +161,7 @@ export class BatchEncoder {
 
   /** Frees the buffer of a batch that was copied. Nothing refers to what such a batch has kept. */
   release({ buffer }: EncodedBatch): void {
-    this.#slots.give(buffer);
+    this.giveSlot(buffer);
   }
 
   /**

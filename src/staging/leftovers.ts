@@ -1,5 +1,4 @@
 import type { Intermediary } from './intermediary.ts';
-import { KEYS_TOGETHER } from './limits.ts';
 
 /** What lies at intermediaries of one attempt. */
 export interface StagedAttempt {
@@ -12,7 +11,7 @@ export interface StagedAttempt {
 const KEY = /^pl:[\w-]{1,64}:([0-9a-f]{32}):/;
 
 /** All attempts that have keys at one of the intermediaries, whoever made them. */
-export async function keyPrefixes(
+export async function stagedAttempts(
   intermediaries: readonly Intermediary[],
 ): Promise<StagedAttempt[]> {
   const counts = new Map<string, number>();
@@ -38,12 +37,8 @@ export async function removeStaged(
 ): Promise<number> {
   let removed = 0;
   for (const intermediary of intermediaries) {
-    const found: string[] = [];
     for await (const keys of intermediary.list('pl:')) {
-      found.push(...keys.filter((key) => KEY.exec(key)?.[1] === name));
-    }
-    for (let at = 0; at < found.length; at += KEYS_TOGETHER) {
-      removed += await intermediary.remove(found.slice(at, at + KEYS_TOGETHER));
+      removed += await intermediary.remove(keys.filter((key) => KEY.exec(key)?.[1] === name));
     }
   }
   return removed;

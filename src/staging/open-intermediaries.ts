@@ -31,9 +31,16 @@ export async function openIntermediaries(
     for (const address of nodes) opened.push(await Intermediary.open(address, options));
     return opened;
   } catch (cause) {
-    for (const each of opened) await each[Symbol.asyncDispose]();
+    await closeIntermediaries(opened);
     throw cause;
   }
+}
+
+/** Closes those that are there. */
+export async function closeIntermediaries(
+  intermediaries: readonly (Intermediary | undefined)[],
+): Promise<void> {
+  for (const each of intermediaries) await each?.[Symbol.asyncDispose]();
 }
 
 /** The nodes of a cluster that hold slots, by the lowest slot of each. */

@@ -1,4 +1,5 @@
 import { BatchApplier } from '../page/apply.ts';
+import { BATCH_HEADER_BYTES, MAP_ENTRY_BYTES } from '../page/batch-map.ts';
 import { DirtyBitmap, type PageRun } from '../page/bitmap.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import { BatchEncoder } from '../page/encode.ts';
@@ -12,8 +13,6 @@ import {
 import type { Scatter } from './scatter.ts';
 
 /* Fixed by the protocol: docs/protocol.md, section 7 */
-const BATCH_HEADER_BYTES = 40;
-const MAP_ENTRY_BYTES = 16;
 const FILL_BYTES = 8;
 
 /**

@@ -66,7 +66,7 @@ export class Places {
 
   /** Names of those that are lost. */
   get lostNames(): string[] {
-    return [...this.#lost].map((index) => this.#places[index]!.intermediary.name);
+    return [...this.#lost].map((index) => this.nameOf(index));
   }
 
   /** What placement must know of them. */

@@ -6,13 +6,12 @@ import { KEYS_TOGETHER, REMOVE_DELAY_MS } from './limits.ts';
 export class Removals {
   readonly #intermediaries: readonly (Intermediary | undefined)[];
   readonly #clock: Clock;
+  readonly #lag: number;
   readonly #keys: string[][];
   #removed = 0;
   #stop: (() => void) | undefined;
   #work: Promise<void> = Promise.resolve();
   #isHeld: boolean;
-
-  readonly #lag: number;
 
   /**
    * @param how.isHeld Whether nothing is removed before `release`. @default false

@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from '../clock.ts';
 import { StagingError } from '../errors.ts';
-import type { PageRun } from '../page/bitmap.ts';
+import { type PageRun, pushRun } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
 import {
   ExtentBuilder,
@@ -486,15 +486,5 @@ export class Scatter implements AsyncDisposable {
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resume of waiting) resume();
-  }
-}
-
-/** Adds a run, to the last one if it is its neighbour. */
-function pushRun(runs: PageRun[], run: PageRun): void {
-  const last = runs.at(-1);
-  if (last !== undefined && last.first + last.count === run.first) {
-    runs[runs.length - 1] = { first: last.first, count: last.count + run.count };
-  } else {
-    runs.push(run);
   }
 }

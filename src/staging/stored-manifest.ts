@@ -1,4 +1,4 @@
-import { codeOf, StagingError } from '../errors.ts';
+import { StagingError } from '../errors.ts';
 import {
   BLOCK_BYTES_MAX,
   BLOCK_NAME_BYTES_MAX,
@@ -8,8 +8,8 @@ import {
   type RamBlock,
   type RamLayout,
 } from '../page/block.ts';
-import { ExtentKind, type ExtentSeal, manifestKey } from './extent.ts';
-import type { Intermediary } from './intermediary.ts';
+import { getFromAny, type Position, putEverywhere, type StagedWhere } from './everywhere.ts';
+import { ExtentKind, manifestKey } from './extent.ts';
 import { LAYOUT_BYTES_MAX, MANIFEST_PARTS_MAX, STREAM_PARTS_MAX } from './limits.ts';
 import type { ManifestEntry } from './manifest.ts';
 import { decodeEntries, EntryWriter } from './manifest-codec.ts';
@@ -40,11 +40,6 @@ export interface StoredStream {
 
 const NO_STREAM: StoredStream = { partsBefore: 0, partsAfter: 0 };
 
-interface Where {
-  readonly seal: ExtentSeal;
-  readonly intermediaries: readonly Intermediary[];
-}
-
 /**
  * Puts a manifest at every intermediary. Once for an attempt: a second would be sealed in the same
  * places.
@@ -63,7 +58,7 @@ export async function storeManifest(
     readonly entries: Iterable<ManifestEntry>;
     readonly stream?: StoredStream;
   },
-  { seal, intermediaries }: Where,
+  where: StagedWhere,
 ): Promise<string[]> {
   const parts = partsOf(entries);
   if (parts.length >= MANIFEST_PARTS_MAX) {
@@ -71,10 +66,9 @@ export async function storeManifest(
   }
   const keys: string[] = [];
   for (const [part, plain] of [encodeLayout(layout, parts.length, stream), ...parts].entries()) {
-    const key = manifestKey(seal.scope, part);
-    const value = seal.seal(ExtentKind.Manifest, part, plain);
-    await putEverywhere(intermediaries, key, value);
-    keys.push(key);
+    const position = positionOf(part, where);
+    await putEverywhere(position, plain, where);
+    keys.push(position.key);
   }
   return keys;
 }
@@ -85,8 +79,7 @@ export async function storeManifest(
  * @throws {StagingError} ERR_MANIFEST_MISSING If a part of it is nowhere as it was put there.
  * @throws {StagingError} ERR_MANIFEST_FORMAT If it is none.
  */
-export async function loadManifest({ seal, intermediaries }: Where): Promise<StoredManifest> {
-  const where = { seal, intermediaries };
+export async function loadManifest(where: StagedWhere): Promise<StoredManifest> {
   const { layout, parts, stream } = decodeLayout(await loadPart(0, where));
   const entries: ManifestEntry[] = [];
   for (let part = 1; part <= parts; part++) {
@@ -95,37 +88,12 @@ export async function loadManifest({ seal, intermediaries }: Where): Promise<Sto
   return { layout, entries, stream };
 }
 
-/**
- * Puts a value at every intermediary that takes it: any of them may vanish.
- *
- * @throws {StagingError} ERR_STAGING_… If none does.
- */
-export async function putEverywhere(
-  intermediaries: readonly Intermediary[],
-  key: string,
-  value: Uint8Array,
-): Promise<void> {
-  const puts = await Promise.allSettled(intermediaries.map((each) => each.put(key, value)));
-  const failed = puts.filter((put) => put.status === 'rejected');
-  if (failed.length === puts.length) throw failed[0]!.reason;
+function loadPart(part: number, where: StagedWhere): Promise<Uint8Array> {
+  return getFromAny(positionOf(part, where), 'manifest', where);
 }
 
-async function loadPart(part: number, { seal, intermediaries }: Where): Promise<Uint8Array> {
-  const failures: unknown[] = [];
-  for (const intermediary of intermediaries) {
-    try {
-      const value = await intermediary.get(manifestKey(seal.scope, part), { isUrgent: true });
-      if (value !== undefined) return seal.open(ExtentKind.Manifest, part, value);
-    } catch (cause) {
-      failures.push(cause);
-    }
-  }
-  const codes = failures.map(codeOf).join(', ') || 'nobody has it';
-  throw new StagingError(
-    'ERR_MANIFEST_MISSING',
-    `Cannot load manifest: part ${part} is at no intermediary as it was put there (${codes})`,
-    { cause: failures[0] },
-  );
+function positionOf(part: number, { seal }: StagedWhere): Position {
+  return { kind: ExtentKind.Manifest, number: part, key: manifestKey(seal.scope, part) };
 }
 
 function partsOf(entries: Iterable<ManifestEntry>): Uint8Array[] {

@@ -1,27 +1,21 @@
-import { codeOf, StagingError } from '../errors.ts';
-import { ExtentKind, type ExtentSeal, streamKey } from './extent.ts';
-import type { Intermediary } from './intermediary.ts';
+import { StagingError } from '../errors.ts';
+import { getFromAny, type Position, putEverywhere, type StagedWhere } from './everywhere.ts';
+import { ExtentKind, streamKey } from './extent.ts';
 import { EXTENT_PLAIN_BYTES_MAX, STREAM_PARTS_MAX } from './limits.ts';
-import { putEverywhere } from './stored-manifest.ts';
 
 /*
  * What belongs to a guest beside its pages, as its stream had it: sealed parts, numbered from 0,
- * each at every intermediary, so that any of them may vanish
+ * each at every intermediary
  */
 
-interface Where {
-  readonly seal: ExtentSeal;
-  readonly intermediaries: readonly Intermediary[];
-}
-
 /** Puts bytes at every intermediary, in parts. */
-export class StreamWriterAtIntermediaries {
-  readonly #where: Where;
+export class StoredStreamWriter {
+  readonly #where: StagedWhere;
   readonly #part = new Uint8Array(EXTENT_PLAIN_BYTES_MAX);
   #length = 0;
   #parts = 0;
 
-  constructor(where: Where) {
+  constructor(where: StagedWhere) {
     this.#where = where;
   }
 
@@ -52,12 +46,9 @@ export class StreamWriterAtIntermediaries {
       const text = `Cannot stage: the stream beside the pages has more than ${STREAM_PARTS_MAX} parts`;
       throw new StagingError('ERR_STAGING_EXHAUSTED', text);
     }
-    const { seal, intermediaries } = this.#where;
-    const part = this.#parts++;
-    const value = seal.seal(ExtentKind.Stream, part, this.#part.subarray(0, this.#length));
+    const plain = this.#part.subarray(0, this.#length);
     this.#length = 0;
-    const key = streamKey(seal.scope, part);
-    await putEverywhere(intermediaries, key, value);
+    await putEverywhere(positionOf(this.#parts++, this.#where), plain, this.#where);
   }
 }
 
@@ -66,20 +57,10 @@ export class StreamWriterAtIntermediaries {
  *
  * @throws {StagingError} ERR_MANIFEST_MISSING If it is nowhere as it was put there.
  */
-export async function loadStreamPart(
-  part: number,
-  { seal, intermediaries }: Where,
-): Promise<Uint8Array> {
-  const codes: string[] = [];
-  for (const intermediary of intermediaries) {
-    try {
-      const value = await intermediary.get(streamKey(seal.scope, part), { isUrgent: true });
-      if (value !== undefined) return seal.open(ExtentKind.Stream, part, value);
-    } catch (cause) {
-      codes.push(codeOf(cause));
-    }
-  }
-  const why = codes.join(', ') || 'nobody has it';
-  const text = `Cannot load stream: part ${part} is at no intermediary as it was put there (${why})`;
-  throw new StagingError('ERR_MANIFEST_MISSING', text);
+export function loadStreamPart(part: number, where: StagedWhere): Promise<Uint8Array> {
+  return getFromAny(positionOf(part, where), 'stream', where);
+}
+
+function positionOf(part: number, { seal }: StagedWhere): Position {
+  return { kind: ExtentKind.Stream, number: part, key: streamKey(seal.scope, part) };
 }

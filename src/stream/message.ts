@@ -9,6 +9,7 @@ import {
   type RamLayout,
 } from '../page/block.ts';
 import { viewOf } from './bytes.ts';
+import { jsonObjectOf } from './json.ts';
 import type { BytesPlace } from './sink.ts';
 
 /*
@@ -292,15 +293,11 @@ export function formatDigest(digest: bigint): string {
   return digest.toString(16).padStart(16, '0');
 }
 
-function parseJson(bytes: Uint8Array): Record<string, unknown> {
+function parseJson(bytes: Uint8Array): Readonly<Record<string, unknown>> {
   require(bytes.length <= JSON_BYTES_MAX, 'text is too long');
-  try {
-    const value: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
-    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
-  } catch {
-    // Said below, as for any other text that is not an object.
-  }
-  throw new ProtocolError('ERR_MESSAGE', 'Cannot read message: its text is no JSON object');
+  const fields = jsonObjectOf(bytes);
+  require(fields !== undefined, 'its text is no JSON object');
+  return fields;
 }
 
 function require(condition: boolean, what: string): asserts condition {

@@ -1,6 +1,7 @@
 import { DECODED_ROOM_BYTES, Decoded } from '../native.ts';
 import type { RamLayout } from '../page/block.ts';
-import { EOS_BYTES, FOOTER_BYTES, PART_HEADER_BYTES, RamFlag, SectionType } from './format.ts';
+import { EOS_BYTES, FOOTER_BYTES, RamFlag, SectionType } from './format.ts';
+import { sectionEnd, sectionHead } from './section.ts';
 import type { BytesPlace } from './sink.ts';
 
 /*
@@ -80,22 +81,8 @@ export class StreamWriter {
 
   /** Bytes that open a RAM section, or close the one that is open. */
   #border(opens: boolean): Uint8Array {
-    const { sectionId, hasFooter } = this.#layout!;
-    const bytes = new Uint8Array(
-      opens ? PART_HEADER_BYTES : EOS_BYTES + (hasFooter ? FOOTER_BYTES : 0),
-    );
-    const view = new DataView(bytes.buffer);
-    if (opens) {
-      view.setUint8(0, SectionType.Part);
-      view.setUint32(1, sectionId);
-      return bytes;
-    }
-    view.setUint8(EOS_BYTES - 1, RamFlag.Eos);
-    if (hasFooter) {
-      view.setUint8(EOS_BYTES, SectionType.Footer);
-      view.setUint32(EOS_BYTES + 1, sectionId);
-    }
-    return bytes;
+    const layout = this.#layout!;
+    return opens ? sectionHead(layout, SectionType.Part) : sectionEnd(layout);
   }
 
   /** A RAM section whose only record names `block`: the kept record, written once more. */

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { ExtentSeal } from '../../src/staging/extent.ts';
-import { keyPrefixes, removeStaged } from '../../src/staging/leftovers.ts';
-import { loadStreamPart, StreamWriterAtIntermediaries } from '../../src/staging/stored-stream.ts';
+import { removeStaged, stagedAttempts } from '../../src/staging/leftovers.ts';
+import { loadStreamPart, StoredStreamWriter } from '../../src/staging/stored-stream.ts';
 import { startServers } from '../support/redis.ts';
 import { openAll } from './staged-guest.ts';
 
@@ -14,7 +14,7 @@ test('a stream comes back part by part, from whichever intermediary is left', as
   const servers = await startServers(2);
   const intermediaries = await openAll(servers);
   const where = { seal: sealOf('a'), intermediaries };
-  const writer = new StreamWriterAtIntermediaries(where);
+  const writer = new StoredStreamWriter(where);
   const bytes = randomBytes(200_000);
   for (let at = 0; at < bytes.length; at += 7001) await writer.add(bytes.subarray(at, at + 7001));
   await writer.flush();
@@ -36,17 +36,17 @@ test('what is left of attempts is listed and removed, and nothing else', async (
   const servers = await startServers(2);
   const intermediaries = await openAll(servers);
   for (const digit of ['a', 'b']) {
-    const writer = new StreamWriterAtIntermediaries({ seal: sealOf(digit), intermediaries });
+    const writer = new StoredStreamWriter({ seal: sealOf(digit), intermediaries });
     await writer.add(randomBytes(70_000));
     await writer.flush();
   }
   await servers[0]!.admin.set('pl:other', 'somebody else');
-  const found = await keyPrefixes(intermediaries);
+  const found = await stagedAttempts(intermediaries);
   expect(found.map(({ name }) => name[0]).sort()).toEqual(['a', 'b']);
   expect(found.map(({ keys }) => keys)).toEqual([4, 4]);
   expect(await removeStaged(intermediaries, 'a'.repeat(32))).toBe(4);
   expect(await removeStaged(intermediaries, 'a'.repeat(32))).toBe(0);
-  expect((await keyPrefixes(intermediaries)).map(({ name }) => name[0])).toEqual(['b']);
+  expect((await stagedAttempts(intermediaries)).map(({ name }) => name[0])).toEqual(['b']);
   expect(await servers[0]!.admin.get('pl:other')).toBe('somebody else');
   for (const each of [...intermediaries, ...servers]) await each[Symbol.asyncDispose]();
 });

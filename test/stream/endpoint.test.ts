@@ -196,6 +196,50 @@ describe('QemuChannel', () => {
     });
   });
 
+  test('refuseMore(): what QEMU has written comes, it can write no more, and can be told', async () => {
+    const { qemu, channel } = await accepted();
+    const told: Buffer[] = [];
+    qemu.on('data', (bytes: Buffer) => told.push(bytes));
+    qemu.write('the last');
+    await waitUntil('it to be written', () => qemu.writableLength === 0, { timeoutMs: BOUND_MS });
+    expect(channel.refuseMore()).toBe(true);
+    const read: string[] = [];
+    let ends = 0;
+    channel.start({
+      chunk: (bytes, done) => {
+        read.push(Buffer.from(bytes).toString());
+        done();
+      },
+      end: () => ends++,
+    });
+    await waitUntil('the end', () => ends === 1, { timeoutMs: BOUND_MS });
+    expect(read).toEqual(['the last']);
+    channel.write(Buffer.from('done'), () => {});
+    await waitUntil('the word', () => Buffer.concat(told).toString() === 'done', {
+      timeoutMs: BOUND_MS,
+    });
+    const failed = new Promise((resolve) => qemu.write('more', resolve));
+    expect(await failed).toMatchObject({ code: 'EPIPE' });
+  });
+
+  test('refuseMore() does nothing where the peer would not notice: TCP, or no socket', async () => {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as { port: number };
+    const accepted = once(server, 'connection');
+    const where = { kind: 'tcp', host: '127.0.0.1', port } as const;
+    const channel = await QemuChannel.connect(where, { timeoutMs: BOUND_MS });
+    const [qemu] = (await accepted) as [Socket];
+    open.push(qemu, channel, { destroy: () => server.close() });
+    expect(channel.refuseMore()).toBe(false);
+    expect((await QemuChannel.connect({ kind: 'null' }, { timeoutMs: 1 })).refuseMore()).toBe(
+      false,
+    );
+    channel.start({ chunk: (_bytes, done) => done(), end: () => {} });
+    const written = new Promise((resolve) => qemu.write('more', resolve));
+    expect(await written).toBeFalsy();
+  });
+
   test('null: takes everything and says nothing', async () => {
     const channel = await QemuChannel.connect({ kind: 'null' }, { timeoutMs: BOUND_MS });
     expect(channel.isNull).toBe(true);

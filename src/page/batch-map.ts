@@ -1,0 +1,28 @@
+import { type PageRun, pushRun } from './bitmap.ts';
+
+/*
+ * The map of a page batch, which is never compressed: an entry for each run of pages of one kind.
+ * What the addon makes and checks; here is what needs to be known of a batch of our own.
+ */
+
+/* Fixed by the protocol: docs/protocol.md, section 7 */
+export const BATCH_HEADER_BYTES = 40;
+export const MAP_ENTRY_BYTES = 16;
+const MAP_BYTES_AT = 8;
+/** Kinds below it say what is no page. */
+const PAGE_KIND_MIN = 0x10;
+
+/** Block and pages of a batch that this process has sealed: all of one block, ascending. */
+export function pagesOf(batch: Uint8Array): { block: number; runs: PageRun[] } {
+  const view = new DataView(batch.buffer, batch.byteOffset, batch.byteLength);
+  const mapEnd = BATCH_HEADER_BYTES + view.getUint32(MAP_BYTES_AT, true);
+  const runs: PageRun[] = [];
+  let block = 0;
+  for (let at = BATCH_HEADER_BYTES; at < mapEnd; at += MAP_ENTRY_BYTES) {
+    if (view.getUint8(at) < PAGE_KIND_MIN) continue;
+    block = view.getUint16(at + 2, true);
+    const first = Number(view.getBigUint64(at + 8, true));
+    pushRun(runs, { first, count: view.getUint16(at + 4, true) });
+  }
+  return { block, runs };
+}
