@@ -68,11 +68,13 @@ test('GuestMemory truncated while another thread reads: both live on', async () 
     const file = files.shm(256 * PAGE);
     using memory = new GuestMemory([{ name: 'ram', file }], { isWritable: true });
     const worker = new Worker(code, { eval: true, workerData: { id: memory.handle.id } });
+    // From the start: a worker that ended while this thread was busy says both at once.
+    const exit = once(worker, 'exit');
     expect(await once(worker, 'message')).toEqual(['reading']);
     ftruncateSync(file, 0);
     expect(await once(worker, 'message')).toEqual(['lost']);
     expect(() => memory.checkIntact()).toThrow(LOST);
-    await once(worker, 'exit');
+    await exit;
   }
 });
 
