@@ -12,6 +12,7 @@ import {
   sumOf,
 } from '../index.ts';
 import { adviceOn } from './advice.ts';
+import { isInterrupt } from './interrupt.ts';
 
 /*
  * What a person or a program sees: stdout is data, stderr is narration.
@@ -103,11 +104,10 @@ export class Reporter {
    */
   early(side: Side, error: unknown): number {
     this.stop();
-    const isInterrupt = error instanceof Error && error.name === 'AbortError';
-    const result = earlyResult(side, error, isInterrupt);
+    const result = earlyResult(side, error);
     this.#record(result);
     this.#line(formatFailure(result));
-    return isInterrupt ? 130 : 1;
+    return isInterrupt(error) ? 130 : 1;
   }
 
   #record(result: MigrationResult): void {
@@ -289,16 +289,16 @@ function placeOf({ guest, outcome }: MigrationResult): string {
   return 'UNKNOWN: start neither copy; ask both QEMUs (query-status) which one runs';
 }
 
-function earlyResult(side: Side, error: unknown, isInterrupt: boolean): MigrationResult {
-  const code = isInterrupt ? 'ERR_CANCELLED' : codeOf(error);
-  const message = isInterrupt ? 'Interrupted before a migration ran' : messageOf(error);
+function earlyResult(side: Side, error: unknown): MigrationResult {
+  const code = isInterrupt(error) ? 'ERR_CANCELLED' : codeOf(error);
+  const message = isInterrupt(error) ? 'Interrupted before a migration ran' : messageOf(error);
   return {
     v: 1,
     type: 'result',
     side,
     session: '',
     name: '',
-    outcome: isInterrupt ? 'cancelled' : 'failed',
+    outcome: isInterrupt(error) ? 'cancelled' : 'failed',
     guest: 'source',
     durationMs: 0,
     downtimeMs: { switchover: undefined },
@@ -321,9 +321,11 @@ function earlyResult(side: Side, error: unknown, isInterrupt: boolean): Migratio
 
 /** Writes to stdout what was asked for, whether or not somebody still reads. */
 export function print(text: string): void {
-  process.stdout.on('error', () => {});
+  process.stdout.off('error', ignoreError).on('error', ignoreError);
   process.stdout.write(text);
 }
+
+function ignoreError(): void {}
 
 /** Exit code that says where the guest is. */
 export function exitCodeOf(result: MigrationResult): number {

@@ -5,6 +5,7 @@ import {
   forcedExitCode,
   formatProgress,
   formatResult,
+  print,
   Reporter,
   type ReporterOptions,
 } from '../../src/cli/report.ts';
@@ -265,4 +266,11 @@ describe('Reporter', () => {
     expect(() => stdout.emit('error', new Error('EPIPE'))).not.toThrow();
     reporter.result(RESULT);
   });
+});
+
+test('print() listens once, however often it prints', () => {
+  print('');
+  const before = process.stdout.listenerCount('error');
+  for (let time = 0; time < 20; time++) print('');
+  expect(process.stdout.listenerCount('error')).toBe(before);
 });
