@@ -12,15 +12,25 @@ import { dirname } from 'node:path';
 export async function writeDurably(path: string, text: string): Promise<void> {
   const next = `${path}.new`;
   await rm(next, { force: true });
-  const file = await open(next, 'wx', 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  await writeNew(next, text);
   await rename(next, path);
   await syncDirectory(dirname(path));
+}
+
+/**
+ * Makes a file, for this user alone to read. It is safe from a loss of power on return; after a
+ * throw it is not there, or what was there before is as it was.
+ *
+ * @throws {Error} EEXIST If there is one already; others of the file system.
+ */
+export async function createDurably(path: string, text: string): Promise<void> {
+  await writeNew(path, text);
+  try {
+    await syncDirectory(dirname(path));
+  } catch (cause) {
+    await rm(path, { force: true });
+    throw cause;
+  }
 }
 
 /**
@@ -40,7 +50,21 @@ export async function readBounded(path: string, bytesMax: number): Promise<strin
   }
 }
 
-/** Makes a rename survive a loss of power. */
+/** Writes a file that must not be there; it is not there after a throw either. */
+async function writeNew(path: string, text: string): Promise<void> {
+  const file = await open(path, 'wx', 0o600);
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } catch (cause) {
+    await rm(path, { force: true });
+    throw cause;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Makes a new name survive a loss of power. */
 async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {

@@ -116,7 +116,7 @@ export {
 } from './migration/session.ts';
 export { type SourceOptions, SourceStream } from './migration/source.ts';
 export { errorOf, MigrationStream } from './migration/stream.ts';
-export { readTicket, type Ticket, writeTicket } from './migration/ticket.ts';
+export { checkNoTicket, readTicket, type Ticket, writeTicket } from './migration/ticket.ts';
 export { type UnparkFacts, type UnparkOptions, unparkGuest } from './migration/unpark.ts';
 export { DirtyBitmap, type PageRun } from './page/bitmap.ts';
 export type { CodecName } from './page/codec-choice.ts';

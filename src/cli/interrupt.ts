@@ -23,6 +23,11 @@ export function interruptSignal({ onFirst, forcedExitCode }: InterruptOptions): 
   return controller.signal;
 }
 
+/** Whether an error says that the user ended it. */
+export function isInterrupt(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError';
+}
+
 /** Resolves at the next SIGINT or SIGTERM. */
 export function nextInterrupt(): Promise<void> {
   process.removeAllListeners('SIGINT');

@@ -4,6 +4,7 @@ import { codeOf, messageOf } from '../index.ts';
 import { adviceOn } from './advice.ts';
 import { bench } from './bench.ts';
 import { gather } from './gather.ts';
+import { isInterrupt } from './interrupt.ts';
 import { keygen } from './keygen.ts';
 import { ls } from './ls.ts';
 import { UsageError } from './options.ts';
@@ -82,10 +83,12 @@ function explain(error: unknown): number {
     return 2;
   }
   // What fails in send and receive is told there, with the place of the guest.
-  const advice = adviceOn(codeOf(error));
+  const code = isInterrupt(error) ? 'ERR_CANCELLED' : codeOf(error);
+  const advice = adviceOn(code);
   const toDo = advice === undefined ? '' : `\n  to do: ${advice}`;
-  process.stderr.write(`pagelane: ${codeOf(error)}: ${printable(messageOf(error))}${toDo}\n`);
-  return codeOf(error) === 'ERR_POSTCOPY_PAUSED' ? 7 : 1;
+  process.stderr.write(`pagelane: ${code}: ${printable(messageOf(error))}${toDo}\n`);
+  if (code === 'ERR_CANCELLED') return 130;
+  return code === 'ERR_POSTCOPY_PAUSED' ? 7 : 1;
 }
 
 main(process.argv.slice(2)).then(

@@ -1,8 +1,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  checkNoTicket,
   closeIntermediaries,
   PagelaneError,
   type ParkFacts,
@@ -13,12 +13,15 @@ import {
   type Ticket,
   writeTicket,
 } from '../index.ts';
+import { interruptSignal } from './interrupt.ts';
 import { type Flags, formatControlHelp, readArguments, readCodec, UsageError } from './options.ts';
 import { print } from './report.ts';
 import { openStage, PARITY_FLAG, readStage, STAGE_FLAGS, TTL_FLAG } from './stage.ts';
+import { waitForEnd, whileStopped } from './stopped-guest.ts';
 
 /* Chosen by us */
-const LOOK_MS = 50;
+
+/** How long QEMU may take to connect. */
 const WAIT_MS = 60_000;
 
 const FLAGS: Flags = {
@@ -40,8 +43,9 @@ const EXAMPLES = [
   'pagelane park /run/vm1.qmp --ticket vm1.ticket --stage redis://r1,redis://r2 --parity 1',
   'pagelane gather vm1.ticket --qemu unix:/run/vm1.in    later, with QEMU -incoming unix:/run/vm1.in',
 ];
+const STOPPING = 'pagelane: stopping; interrupt again to force: the guest may be left stopped\n';
 const EXIT_CODES =
-  '0 parked: quit the source QEMU · 1 not parked: the guest is there as it was · 2 usage';
+  '0 parked: quit the source QEMU · 1 not parked: the guest is there as it was · 2 usage · 130 interrupted';
 
 /** `pagelane park`: a whole virtual machine into intermediaries, with no destination yet. */
 export async function park(args: readonly string[]): Promise<number> {
@@ -59,20 +63,25 @@ export async function park(args: readonly string[]): Promise<number> {
   const codec = readCodec(values);
   const plan = readStage(values);
   if (plan === undefined) throw new UsageError('give --stage URL');
+  checkNoTicket(path);
+  const signal = interruptSignal({
+    onFirst: () => process.stderr.write(STOPPING),
+    forcedExitCode: () => 1,
+  });
   const stage = await openStage(plan, { isParking: true });
   const folder = mkdtempSync(join(tmpdir(), 'pagelane-park-'));
   try {
     using qmp = await QmpClient.connect(monitor);
     const where = { kind: 'unix', path: join(folder, 'mig') } as const;
     const listener = await QemuListener.listen(where);
-    const keepTicket = (ticket: Ticket): Promise<void> => writeTicket(path, ticket);
-    const { threads } = setThreads({});
+    const options = { stage, codec, ...setThreads({}), signal };
     const facts = await whileStopped(qmp, async () => {
       await qmp.execute('migrate', { uri: `unix:${where.path}` });
-      const channel = await listener.accept({ timeoutMs: WAIT_MS });
-      return await parkGuest(channel, { stage, codec, threads, keepTicket });
+      const channel = await listener.accept({ timeoutMs: WAIT_MS, signal });
+      return await withTicket(path, (keepTicket) => parkGuest(channel, { ...options, keepTicket }));
     }).finally(() => listener.close());
-    await waitForStatus(qmp, 'completed');
+    const status = await waitForEnd(qmp);
+    if (status !== 'completed') throw notCompleted(status, path);
     report(facts, { path, output });
     return 0;
   } finally {
@@ -81,37 +90,29 @@ export async function park(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Stops the guest, and sets QEMU up; it runs on as it did, if `work` fails. */
-async function whileStopped<Value>(qmp: QmpClient, work: () => Promise<Value>): Promise<Value> {
-  const { running } = (await qmp.execute('query-status')) as { readonly running: boolean };
-  const before = (await qmp.execute('query-migrate-parameters')) as Record<string, unknown>;
-  const { 'max-bandwidth': bandwidth } = before;
-  const capabilities = [{ capability: 'postcopy-ram', state: true }];
+/** Keeps a ticket as `work` wants it; none is left if `work` fails: the guest is not parked. */
+async function withTicket<Value>(
+  path: string,
+  work: (keepTicket: (ticket: Ticket) => Promise<void>) => Promise<Value>,
+): Promise<Value> {
+  let isKept = false;
   try {
-    await qmp.execute('stop');
-    await qmp.execute('migrate-set-capabilities', { capabilities });
-    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 0 });
-    return await work();
+    return await work(async (ticket) => {
+      await writeTicket(path, ticket);
+      isKept = true;
+    });
   } catch (error) {
-    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': bandwidth });
-    await waitForStatus(qmp, 'failed', 'none');
-    if (running) await qmp.execute('cont');
+    if (isKept) rmSync(path, { force: true });
     throw error;
   }
 }
 
-async function waitForStatus(qmp: QmpClient, ...wanted: readonly string[]): Promise<void> {
-  const endMs = performance.now() + WAIT_MS;
-  for (;;) {
-    const { status = 'none' } = (await qmp.execute('query-migrate')) as {
-      readonly status?: string;
-    };
-    if (wanted.includes(status)) return;
-    if (performance.now() > endMs) {
-      throw new PagelaneError('ERR_QMP', `Source QEMU is not "${wanted[0]}": it says "${status}"`);
-    }
-    await sleep(LOOK_MS);
-  }
+/** QEMU was told that its guest is parked, and thinks otherwise. */
+function notCompleted(status: string, ticket: string): PagelaneError {
+  const text =
+    `The guest is parked, but the source QEMU says "${status}": quit it, and gather ${ticket}; ` +
+    'never let both run';
+  return new PagelaneError('ERR_QMP', text);
 }
 
 function report(facts: ParkFacts, { path, output }: { path: string; output: string }): void {

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises';
 import {
   type AcceptOptions,
   type ControlServer,
+  checkNoTicket,
   type DestinationStream,
   listen,
   type MigrationListener,
@@ -87,6 +88,8 @@ export async function receive(args: readonly string[]): Promise<number> {
   let listener: MigrationListener | undefined;
   let control: ControlServer | undefined;
   try {
+    const ticket = values.text('ticket');
+    if (ticket !== undefined) checkNoTicket(ticket);
     const security = readSecurity(values);
     if (security.kind === 'none') warnInsecure(reporter);
     const options = { ...sessionOptions(common), ...place, security, sessionsMax: 1, signal };
@@ -99,7 +102,6 @@ export async function receive(args: readonly string[]): Promise<number> {
     first.session.setMaxBandwidth(common.maxBytesPerSecond);
     const about = { name, side: 'destination', reporter } as const;
     control = await startControl(first.session, migration, about);
-    const ticket = values.text('ticket');
     const result = await run(migration, first.session, { ...common, ticket }, reporter, signal);
     return exitCodeOf(result);
   } catch (error) {

@@ -22,7 +22,7 @@ import {
   type ThreadOptions,
 } from '../index.ts';
 import { startControl } from './control.ts';
-import { interruptSignal, nextInterrupt } from './interrupt.ts';
+import { interruptSignal, isInterrupt, nextInterrupt } from './interrupt.ts';
 import {
   COMMON_FLAGS,
   type CommonOptions,
@@ -215,8 +215,7 @@ async function hold(channel: QemuChannel, reporter: Reporter): Promise<void> {
 
 function asPagelaneError(error: unknown): PagelaneError {
   if (error instanceof PagelaneError) return error;
-  const isAbort = error instanceof Error && error.name === 'AbortError';
-  return new PagelaneError(isAbort ? 'ERR_CANCELLED' : codeOf(error), messageOf(error));
+  return new PagelaneError(isInterrupt(error) ? 'ERR_CANCELLED' : codeOf(error), messageOf(error));
 }
 
 /** Options of a session, from the command line. */

@@ -38,12 +38,17 @@ const STREAM_BYTES_MAX = 256 * 1024 * 1024;
 
 export interface ParkOptions {
   readonly stage: StageOptions;
-  /** Keeps the ticket safe: without it nobody can ever open what is parked. */
+  /**
+   * Keeps the ticket safe: without it nobody can ever open what is parked. Throw it away if parking
+   * fails afterwards: the guest goes on with QEMU.
+   */
   readonly keepTicket: (ticket: Ticket) => Promise<void>;
   /** @default "auto" */
   readonly codec?: CodecName;
   /** Threads of the addon, as `setThreads` set them. */
   readonly threads: number;
+  /** Aborted: parking fails, unless QEMU was told that its guest has arrived. */
+  readonly signal?: AbortSignal;
 }
 
 /** What was parked. */
@@ -57,8 +62,8 @@ export interface ParkFacts extends StagedFacts {
  * `postcopy-ram`.
  *
  * @returns When the guest is with the intermediaries and QEMU was told so; it may be quit then.
- * @throws {PagelaneError} ERR_STAGING_…, ERR_STREAM_…, ERR_PARK_… If it cannot be: then it is with
- *   QEMU, whose migration has failed.
+ * @throws {PagelaneError} ERR_STAGING_…, ERR_STREAM_…, ERR_PARK_…, ERR_CANCELLED If it cannot be:
+ *   then it is with QEMU, whose migration has failed.
  */
 export function parkGuest(channel: QemuChannel, options: ParkOptions): Promise<ParkFacts> {
   return new Parking(channel, options).run();
@@ -81,6 +86,7 @@ class Parking {
   #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
   #resolve!: (facts: ParkFacts) => void;
   #reject!: (error: unknown) => void;
+  #keeping: Promise<void> = Promise.resolve();
   #isOver = false;
 
   constructor(channel: QemuChannel, options: ParkOptions) {
@@ -102,9 +108,14 @@ class Parking {
       end: () => this.#fail(new PagelaneError('ERR_STREAM_TRUNCATED', CLOSED)),
     });
     this.#await();
+    const { signal } = this.#options;
+    const abort = (): void => this.#fail(new PagelaneError('ERR_CANCELLED', INTERRUPTED));
+    signal?.addEventListener('abort', abort);
+    if (signal?.aborted === true) abort();
     try {
       return await parked;
     } finally {
+      signal?.removeEventListener('abort', abort);
       this.#isOver = true;
       clearTimeout(this.#timer);
       await this.#stager?.[Symbol.asyncDispose]();
@@ -201,7 +212,10 @@ class Parking {
     await writer.add(ramEnd(this.#layout!));
     await writer.flush();
     await stager.finish({ partsBefore, partsAfter: writer.parts - partsBefore });
-    await this.#options.keepTicket(stager.message);
+    if (this.#isOver) return;
+    // Known before it begins: what fails from here on waits for it.
+    this.#keeping = Promise.resolve().then(() => this.#options.keepTicket(stager.message));
+    await this.#keeping;
     if (this.#isOver) return;
     this.#isOver = true;
     this.#channel.write(SHUT_SUCCESS, () => {});
@@ -214,11 +228,14 @@ class Parking {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#channel.destroy();
-    this.#reject(asPagelaneError(error));
+    // Whoever has begun to keep the ticket is told when he can throw it away.
+    const reject = (): void => this.#reject(asPagelaneError(error));
+    this.#keeping.then(reject, reject);
   }
 }
 
 const CLOSED = 'Source QEMU closed the channel before its guest was parked';
+const INTERRUPTED = 'Parking was interrupted';
 const SILENT = `Source QEMU was silent for ${TIMEOUT_MS} ms in the middle of its stream`;
 const RUNNING = 'Cannot park: a page came twice; the guest must be stopped';
 

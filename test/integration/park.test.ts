@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { codeOf, Intermediary, parkGuest, QemuListener } from '../../src/index.ts';
 import { newestQemu, olderQemu } from '../support/lab/binaries.ts';
 import { configure, listenAt } from '../support/lab/migrate.ts';
 import { compareMemory } from '../support/lab/pmem.ts';
@@ -112,6 +113,87 @@ test('a guest that cannot be parked runs on where it is', async () => {
     await pair.source.waitForCounter(pair.source.counter() + 2, 20_000);
     await pair.source.verifyMemory();
     expect(existsSync(ticket)).toBe(false);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}, 180_000);
+
+test('a guest that came by parking runs on if it cannot be parked again, or not now', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'pagelane-park-test-'));
+  try {
+    await using server = await RedisServer.start(['--maxmemory', '1gb']);
+    await using pair = await startPair({ memoryMiB: 256, workload: WORKLOAD });
+    const ticket = join(folder, 'ticket');
+    const park = (monitor: string, words: readonly string[] = []) =>
+      startProcess([
+        ...[...PAGELANE, 'park', monitor, '--ticket', ticket],
+        ...['--stage', server.address.text, ...words],
+      ]);
+    const first = park(pair.source.extraMonitor);
+    expect(await first.exit(60_000)).toBe(0);
+    const counter = pair.source.counter();
+    await pair.source.stop();
+    await pair.destination.qmp.execute('migrate-set-capabilities', {
+      capabilities: [{ capability: 'postcopy-ram', state: true }],
+    });
+    const uri = `unix:${join(folder, 'in')}`;
+    await listenAt(pair.destination, { uri });
+    await run([...PAGELANE, 'gather', ticket, '--qemu', uri]);
+    await pair.destination.waitForCounter(counter + 2, 20_000);
+
+    const second = park(pair.destination.extraMonitor);
+    expect(await second.exit(30_000)).toBe(1);
+    expect(second.stderr()).toContain('ERR_TICKET');
+    rmSync(ticket);
+    await pair.destination.waitForCounter(pair.destination.counter() + 2, 20_000);
+
+    const interrupted = park(pair.destination.extraMonitor, ['--stage-bandwidth', '5MB']);
+    await waitUntil('extents to be there', async () => (await server.admin.dbsize()) > 50, {
+      timeoutMs: 20_000,
+    });
+    interrupted.signal('SIGINT');
+    expect(await interrupted.exit(30_000)).toBe(130);
+    await pair.destination.waitForCounter(pair.destination.counter() + 2, 20_000);
+    await pair.destination.verifyMemory();
+    expect(existsSync(ticket)).toBe(false);
+
+    const third = park(pair.destination.extraMonitor);
+    expect(await third.exit(60_000)).toBe(0);
+    expect(existsSync(ticket)).toBe(true);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}, 180_000);
+
+test('what fails while the ticket is being kept fails when that is done: it is thrown away', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'pagelane-park-test-'));
+  try {
+    await using server = await RedisServer.start(['--maxmemory', '1gb']);
+    await using intermediary = await Intermediary.open(server.address);
+    await using pair = await startPair({ memoryMiB: 256, workload: WORKLOAD });
+    const { qmp } = pair.source;
+    await configure(pair, POSTCOPY);
+    await qmp.execute('stop');
+    const where = { kind: 'unix', path: join(folder, 'mig') } as const;
+    const listener = await QemuListener.listen(where);
+    await qmp.execute('migrate', { uri: `unix:${where.path}` });
+    const channel = await listener.accept({ timeoutMs: 10_000 });
+    listener.close();
+    const controller = new AbortController();
+    const order: string[] = [];
+    const keepTicket = async (): Promise<void> => {
+      controller.abort();
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      order.push('kept');
+    };
+    const stage = { intermediaries: [intermediary] };
+    const { signal } = controller;
+    const parked = parkGuest(channel, { stage, threads: 1, keepTicket, signal });
+    await parked.catch((error: unknown) => order.push(codeOf(error)));
+    expect(order).toEqual(['kept', 'ERR_CANCELLED']);
+    await qmp.waitForMigration(['failed'], { timeoutMs: 20_000 });
+    await qmp.execute('cont');
+    await pair.source.waitForCounter(pair.source.counter() + 2, 20_000);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { readTicket, writeTicket } from '../../src/migration/ticket.ts';
+import { checkNoTicket, readTicket, writeTicket } from '../../src/migration/ticket.ts';
 
 const TICKET = {
   scope: { vm: '01234567', attempt: '0123456789abcdef'.repeat(2) },
@@ -40,4 +40,14 @@ test('a ticket that cannot be kept, or is not there, is an error', async () => {
   const path = join(folder, 'none', 'ticket');
   await expect(writeTicket(path, TICKET)).rejects.toMatchObject({ code: 'ERR_TICKET' });
   await expect(readTicket(path)).rejects.toMatchObject({ code: 'ERR_TICKET' });
+});
+
+test('a ticket that is there already is never replaced: it may open another guest', async () => {
+  const path = join(folder, 'ticket');
+  expect(() => checkNoTicket(path)).not.toThrow();
+  await writeTicket(path, TICKET);
+  expect(() => checkNoTicket(path)).toThrow(/it may open another guest/);
+  const other = { ...TICKET, key: Buffer.alloc(32, 8) };
+  await expect(writeTicket(path, other)).rejects.toMatchObject({ code: 'ERR_TICKET' });
+  expect(await readTicket(path)).toEqual(TICKET);
 });
