@@ -48,6 +48,7 @@ const INTERMEDIARY_MIB = 2048;
 const LARGE: Setting = { memoryMiB: 1024, fill: 512, rate: 2000 };
 const SMALL: Setting = { memoryMiB: 256, fill: 64, rate: 2000 };
 const THIRD: Setting = { memoryMiB: 512, fill: 192, rate: 700 };
+const CONTENTS = ['random', 'structured'] as const;
 const SMOKE: Setting = { memoryMiB: 256, fill: 16, rate: 200 };
 
 /*
@@ -68,12 +69,17 @@ interface Setting {
   readonly fill: number;
   /** Pages it rewrites a second. */
   readonly rate: number;
+  /** What it is filled with. @default random */
+  readonly content?: (typeof CONTENTS)[number];
   /** How long after `migrate` post-copy is asked for; with it, if 0. @default 0 */
   readonly precopyMs?: number;
 }
 
 /** Moves the guest of `pair`; what it calls tells QEMU to migrate, and waits for the end. */
 type Move = (pair: Pair, begin: (uri: string) => Promise<void>) => Promise<void>;
+
+/** What a guest is moved by, on a network. */
+type Way = (network: SwitchedNetwork) => Move;
 
 /** How soon staged post-copy frees the source, beside direct post-copy. */
 export const eviction: Trial = {
@@ -85,8 +91,11 @@ export const eviction: Trial = {
     if (isChosen('downtime-100', options) && !options.isSmoke) {
       lines.push(...(await compareDowntime(options)));
     }
-    for (const mbit of options.isSmoke ? [] : SOLIVE_DESTINATIONS_MBIT) {
-      if (isChosen(`solive-${mbit}`, options)) lines.push(...(await tabulate(mbit, options)));
+    for (const content of options.isSmoke ? [] : CONTENTS) {
+      for (const mbit of SOLIVE_DESTINATIONS_MBIT) {
+        if (!isChosen(`solive-${content}-${mbit}`, options)) continue;
+        lines.push(...(await tabulate({ destinationMbit: mbit, content }, options)));
+      }
     }
     return lines;
   },
@@ -143,31 +152,39 @@ async function compareDowntime({ pairs }: TrialOptions): Promise<string[]> {
 }
 
 /** One destination in SOLive's setting: by way of nobody, and of each set of intermediaries. */
-async function tabulate(destinationMbit: number, { pairs }: TrialOptions): Promise<string[]> {
-  const run = (intermediaryMbit: readonly number[]) => async () => {
-    await using network = await createSwitched({
-      sourceMbit: SOLIVE_SOURCE_MBIT / SOLIVE_DIVISOR,
-      destinationMbit: Math.round(destinationMbit / SOLIVE_DIVISOR),
-      intermediaryMbit: intermediaryMbit.map((mbit) => mbit / SOLIVE_DIVISOR),
-    });
-    const move = intermediaryMbit.length === 0 ? direct(network) : staged(network);
-    return await measure(network, move, THIRD);
-  };
+async function tabulate(
+  {
+    destinationMbit,
+    content,
+  }: { readonly destinationMbit: number; readonly content: (typeof CONTENTS)[number] },
+  { pairs }: TrialOptions,
+): Promise<string[]> {
+  const run =
+    (way: Way, intermediaryMbit: readonly number[] = []) =>
+    async () => {
+      await using network = await createSwitched({
+        sourceMbit: SOLIVE_SOURCE_MBIT / SOLIVE_DIVISOR,
+        destinationMbit: Math.round(destinationMbit / SOLIVE_DIVISOR),
+        intermediaryMbit: intermediaryMbit.map((mbit) => mbit / SOLIVE_DIVISOR),
+      });
+      return await measure(network, way(network), { ...THIRD, content });
+    };
   const turns = await takeTurns(
     pairs,
     {
-      direct: run([]),
-      one450: run([450]),
-      two450: run([450, 450]),
-      three300: run([300, 300, 300]),
-      one900: run([900]),
+      plain: run(plain),
+      direct: run(direct),
+      one450: run(staged, [450]),
+      two450: run(staged, [450, 450]),
+      three300: run(staged, [300, 300, 300]),
+      one900: run(staged, [900]),
     },
     { warmUp: false },
   );
   const names = Object.keys(turns) as (keyof typeof turns)[];
   return [
-    `source ${SOLIVE_SOURCE_MBIT}, destination ${destinationMbit} Mb/s, all ÷ ${SOLIVE_DIVISOR}`,
-    ...names.map((name) => formatRow(name, { ours: turns[name], peers: turns.direct })),
+    `source ${SOLIVE_SOURCE_MBIT}, destination ${destinationMbit} Mb/s, all ÷ ${SOLIVE_DIVISOR}; ${content}`,
+    ...names.map((name) => formatRow(name, { ours: turns[name], peers: turns.plain })),
     `  two450 ÷ one450: ${formatSpread(
       ratios({ ours: turns.two450, peers: turns.one450 }, 'freeMs'),
     )}`,
@@ -178,7 +195,7 @@ async function tabulate(destinationMbit: number, { pairs }: TrialOptions): Promi
 function formatRow(name: string, comparison: Comparison): string {
   const parts = (['freeMs', 'totalMs'] as const).map((figure) => {
     const ms = formatSpread(spread(comparison.ours.map((run) => run[figure]!)), 0);
-    return `${figure} ${ms}, ÷ direct ${formatSpread(ratios(comparison, figure))}`;
+    return `${figure} ${ms}, ÷ QEMU's tcp: ${formatSpread(ratios(comparison, figure))}`;
   });
   return `  ${name.padEnd(9)} ${parts.join('   ')}`;
 }
@@ -191,9 +208,9 @@ function describe({ destinationMbit, intermediaryMbit }: typeof NARROW): string 
 async function measure(
   network: SwitchedNetwork,
   move: Move,
-  { memoryMiB, fill, rate, precopyMs = 0 }: Setting,
+  { memoryMiB, fill, rate, content = 'random', precopyMs = 0 }: Setting,
 ): Promise<Figures> {
-  const workload: Workload = { fill, rate, content: 'random', verify: false };
+  const workload: Workload = { fill, rate, content, verify: false };
   return await withGuests(workload, { network, memoryMiB }, async (pair) => {
     await configure(pair, { capabilities: { 'postcopy-ram': true } });
     let figures: Figures = {};

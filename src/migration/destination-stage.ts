@@ -2,16 +2,19 @@ import { ProtocolError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { DecodedBatch } from '../page/decode.ts';
+import type { IncomingMessage } from '../session/lane.ts';
 import type { Intermediary } from '../staging/intermediary.ts';
 import { decodeEntries } from '../staging/manifest-codec.ts';
 import { closeIntermediaries } from '../staging/open-intermediaries.ts';
 import type { EncodedMessage } from '../stream/message.ts';
 import { encodePageRequest, PageRequestReader } from '../stream/page-request.ts';
 import { ReturnType } from '../stream/return-path.ts';
+import { Deferred } from './deferred.ts';
+import { pingCommand } from './package.ts';
 import { type GatherSettings, openAll, PageGatherer } from './page-gatherer.ts';
 import { pausedError } from './paused.ts';
 import type { Tally } from './progress.ts';
-import { SHUT_SUCCESS } from './return-message.ts';
+import { isPong, PING_PAGES, SHUT_SUCCESS } from './return-message.ts';
 import type { LimitedStage } from './stage-limit.ts';
 import { encodeStaged, type StageMessage } from './stage-message.ts';
 
@@ -20,8 +23,10 @@ import { encodeStaged, type StageMessage } from './stage-message.ts';
  *
  *   1. open       connections to all of them; then the source may switch over      open
  *   2. gather     what the source says is there; what QEMU asks for, first         accept, hear
- *   3. complete   nothing more comes from the source: it is let go                 complete
- *   4. end        when all pages are with QEMU, so is what follows them            host.gathered
+ *   3. take       what comes straight from the source                              takePages
+ *   4. complete   nothing more comes from the source: QEMU has said that it has what came
+ *                 straight, and the source is let go                               complete
+ *   5. end        when all pages are with QEMU, so is what follows them            host.gathered
  *
  * What QEMU asks for before the source has staged it, is asked of the source.
  */
@@ -32,6 +37,8 @@ export interface DestinationStageHost {
   send(message: EncodedMessage): void;
   /** Gives a batch to QEMU; resolves when it is written. */
   write(batch: DecodedBatch): Promise<void>;
+  /** Gives QEMU a command, outside of any section. */
+  command(bytes: Uint8Array): void;
   /** Gives what QEMU says to the source. */
   relay(bytes: Uint8Array): void;
   /** Digest of what was received. */
@@ -51,6 +58,9 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   #intermediaries: readonly (Intermediary | undefined)[] | undefined;
   #isOver = false;
   #needsSource = true;
+  /** What came straight from the source, until it is written. */
+  #direct: Promise<unknown> | undefined;
+  readonly #hasDirect = new Deferred<void>();
 
   constructor(settings: GatherSettings, host: DestinationStageHost) {
     this.#settings = settings;
@@ -120,12 +130,25 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
     for (const entry of decodeEntries(entries)) gatherer.accept(entry);
   }
 
+  /** Takes pages that come straight from the source, and have come behind its first entries. */
+  takePages(incoming: IncomingMessage): void {
+    const taken = this.#gathererNow().takeDirect(incoming.payload, incoming.sequence);
+    taken.then(() => incoming.release()).catch((error: unknown) => this.fail(error));
+    this.#direct = Promise.all([this.#direct, taken]);
+  }
+
   /** Every page is known: the source is let go. */
   complete(): void {
     this.#letSourceGo(this.#gathererNow()).catch((error: unknown) => this.fail(error));
   }
 
   async #letSourceGo(gatherer: PageGatherer): Promise<void> {
+    if (this.#direct !== undefined) {
+      await this.#direct;
+      // Nobody else has them once the source is gone, and what is written may be on its way.
+      this.#host.command(pingCommand(PING_PAGES));
+      await this.#hasDirect.promise;
+    }
     await this.#settings.keepTicket?.(this.#ticket!);
     if (this.#isOver) return;
     gatherer.complete();
@@ -151,6 +174,10 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
     }
     if (type === ReturnType.RequestById || type === ReturnType.Request) {
       this.#answer(message);
+      return;
+    }
+    if (isPong(message, PING_PAGES)) {
+      this.#hasDirect.resolve();
       return;
     }
     // The source hears of success when it is let go.
@@ -200,6 +227,8 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
 
   #tell(hasAll: boolean): void {
     const digest = hasAll ? this.#host.digest() : 0n;
-    this.#host.send(encodeStaged({ hasAll, digest }, HEADER_BYTES));
+    // What comes straight keeps to no limit on what is gathered.
+    const takesPages = this.#settings.maxBytesPerSecond === undefined;
+    this.#host.send(encodeStaged({ hasAll, takesPages, digest }, HEADER_BYTES));
   }
 }

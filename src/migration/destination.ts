@@ -59,9 +59,11 @@ export interface DestinationParts {
 interface Item {
   readonly incoming: IncomingMessage;
   readonly kind: number;
-  readonly bytes: { data: Uint8Array; place: BytesPlace } | undefined;
+  /** It has nothing for QEMU at its place in the stream. */
+  readonly isMark: boolean;
+  readonly bytes?: { data: Uint8Array; place: BytesPlace };
   isStarted: boolean;
-  batch: DecodedBatch | undefined;
+  batch?: DecodedBatch;
 }
 
 /** The destination's end: read the stream for QEMU from it, write QEMU's return path into it. */
@@ -78,6 +80,7 @@ export class DestinationStream extends MigrationStream {
   /** Batches in work, or decoded and not yet written. */
   #decodedCount = 0;
   #unwritten = 0;
+  #hasEntries = false;
   #openChannel: (() => Promise<QemuChannel>) | undefined;
   #usesReturnPath = false;
   #isPlain = false;
@@ -158,6 +161,7 @@ export class DestinationStream extends MigrationStream {
         incoming.release();
         return;
       case message.MessageKind.Entries:
+        this.#hasEntries = true;
         this.#putMark(incoming, kind);
         return;
       case message.MessageKind.End:
@@ -195,13 +199,14 @@ export class DestinationStream extends MigrationStream {
     const bytes = isBytes ? message.decodeBytes(incoming.payload) : undefined;
     if (bytes?.place.isVerbatim === true && this.#toVerify.length > 0) this.#meetVerbatim(bytes);
     this.#digest.add(incoming.payload, 0, incoming.sequence);
-    this.#unwritten++;
-    this.#put({ incoming, kind, bytes, isStarted: isBytes, batch: undefined });
+    const isMark = !isBytes && this.#hasEntries;
+    if (!isMark) this.#unwritten++;
+    this.#put({ incoming, kind, isMark, isStarted: isBytes || isMark, ...(bytes && { bytes }) });
   }
 
-  /** Queues what has nothing for QEMU, but its place among what has. */
+  /** Queues what changes what is expected, at its place in the stream. */
   #putMark(incoming: IncomingMessage, kind: number): void {
-    this.#put({ incoming, kind, bytes: undefined, isStarted: true, batch: undefined });
+    this.#put({ incoming, kind, isMark: true, isStarted: true });
   }
 
   #put(item: Item): void {
@@ -210,8 +215,12 @@ export class DestinationStream extends MigrationStream {
     this.#writeReady();
   }
 
-  /** Entries of the manifest; or the end: all entries came, and all else. */
+  /** Entries of the manifest, pages beside it; or the end: all entries came, and all else. */
   #takeMark(incoming: IncomingMessage, kind: number): void {
+    if (kind === message.MessageKind.Pages) {
+      this.#stage.takePages(incoming);
+      return;
+    }
     const isEntries = kind === message.MessageKind.Entries;
     if (isEntries) this.#stage.accept(decodeEntriesMessage(incoming.payload));
     incoming.release();
@@ -226,6 +235,7 @@ export class DestinationStream extends MigrationStream {
       tally: this.tally,
       send: (encoded) => this.lane.send({ ...encoded, isOrdered: true }),
       write: (batch) => this.#writeGathered(batch),
+      command: (bytes) => this.giveLocal(Buffer.concat([this.#writer.leaveSection(), bytes])),
       relay: (bytes) => this.#relay(bytes),
       digest: () => this.#digest.value,
       fail: (error) => this.#fail(asPagelaneError(error)),
@@ -285,7 +295,7 @@ export class DestinationStream extends MigrationStream {
   #writeReady(): void {
     if (!this.#hasOutput()) return;
     for (let item = this.#items[0]; item !== undefined && !this.isSettled; item = this.#items[0]) {
-      if (isMark(item.kind)) this.#takeMark(item.incoming, item.kind);
+      if (item.isMark) this.#takeMark(item.incoming, item.kind);
       else if (item.bytes !== undefined && this.#followsPages(item.bytes.place)) {
         this.#afterPages.push(item);
       } else if (item.bytes !== undefined) this.#writeBytes(item.incoming, item.bytes);
@@ -344,7 +354,7 @@ export class DestinationStream extends MigrationStream {
     const endsMemory = place.isInsideBefore && !place.isInsideAfter;
     const isPostcopy = this.tally.phase === 'postcopy';
     if ((endsMemory || place.isVerbatim) && !isPostcopy) this.tally.phase = 'switchover';
-    if (before.length > 0) this.giveLocal(before, () => {});
+    if (before.length > 0) this.giveLocal(before);
     this.tally.streamBytes += before.length + data.length;
     this.giveLocal(data, () => {
       incoming.release();
@@ -585,9 +595,4 @@ export class DestinationStream extends MigrationStream {
   protected override codecInUse(): string {
     return '';
   }
-}
-
-/** Whether a message has nothing for QEMU, but its place among what has. */
-function isMark(kind: number): boolean {
-  return kind === message.MessageKind.Entries || kind === message.MessageKind.End;
 }

@@ -44,10 +44,15 @@ export function postcopyPackage(deviceState: Uint8Array): Uint8Array {
   const blob = Buffer.concat([
     command(Command.PostcopyListen),
     deviceState,
-    command(Command.Ping, be32(PING_LOADED)),
+    pingCommand(PING_LOADED),
     command(Command.PostcopyRun),
   ]);
   return Buffer.concat([command(Command.Packaged, be32(blob.length)), blob]);
+}
+
+/** Has QEMU answer with a PONG of the same value, when it has taken all before. */
+export function pingCommand(value: number): Uint8Array {
+  return command(Command.Ping, be32(value));
 }
 
 function be64(value: number): Uint8Array {

@@ -1,4 +1,5 @@
 import { PagelaneError, StagingError } from '../errors.ts';
+import { pagesOf } from '../page/batch-map.ts';
 import type { RamLayout } from '../page/block.ts';
 import { BatchDecoder, type DecodedBatch } from '../page/decode.ts';
 import { type IntermediaryAddress, parseIntermediary } from '../staging/address.ts';
@@ -57,7 +58,8 @@ interface Parts {
 export class PageGatherer implements AsyncDisposable {
   readonly #parts: Parts;
   readonly #stage: StageMessage;
-  readonly #faults = new Latencies();
+  readonly #requests = new Latencies();
+  readonly #sourceRequests = new Latencies();
   readonly #intermediaries: readonly (Intermediary | undefined)[];
   readonly #decoder: BatchDecoder;
   readonly #gather: Gather;
@@ -93,6 +95,18 @@ export class PageGatherer implements AsyncDisposable {
    */
   accept(entry: ManifestEntry): void {
     this.#gather.accept(entry);
+  }
+
+  /**
+   * Puts a batch that came straight from the source into QEMU.
+   *
+   * @throws {ProtocolError} ERR_BATCH_… If it is wrong; {StagingError} ERR_MANIFEST_PAGE If a page
+   *   in it was staged, or came before.
+   */
+  async takeDirect(payload: Uint8Array, sequence: number): Promise<void> {
+    const batch = await this.#decoder.decode(payload, sequence);
+    const { block, runs } = pagesOf(payload);
+    await this.#gather.takeDirect(block, runs, () => this.#write(batch).then(() => {}));
   }
 
   get intermediaryCount(): number {
@@ -139,7 +153,8 @@ export class PageGatherer implements AsyncDisposable {
       isStaged &&= this.#gather.manifest.find(block, page) !== undefined;
       wanted.push(this.#gather.want(block, page));
     }
-    const isThere = Promise.all(wanted).then(() => this.#faults.add(performance.now() - askedMs));
+    const latencies = isStaged ? this.#requests : this.#sourceRequests;
+    const isThere = Promise.all(wanted).then(() => latencies.add(performance.now() - askedMs));
     return { isStaged, isThere };
   }
 
@@ -162,7 +177,9 @@ export class PageGatherer implements AsyncDisposable {
   }
 
   facts(): GatheredFacts {
-    return { ...this.#gather.facts(), requests: this.#faults.facts() };
+    const requests = this.#requests.facts();
+    const sourceRequests = this.#sourceRequests.facts();
+    return { ...this.#gather.facts(), requests, sourceRequests };
   }
 
   /**
@@ -174,7 +191,11 @@ export class PageGatherer implements AsyncDisposable {
   }
 
   async #apply(bytes: Uint8Array, extent: number): Promise<number> {
-    const batch = await this.#decoder.decode(bytes, extent);
+    return await this.#write(await this.#decoder.decode(bytes, extent));
+  }
+
+  /** Returns how many pages were in it. */
+  async #write(batch: DecodedBatch): Promise<number> {
     const pages = decodedPages(batch.decoded);
     this.#parts.tally.addPages(pages);
     try {

@@ -22,7 +22,8 @@ import type { StageMessage } from './stage-message.ts';
  * The pages of a post-copy, from the source's stream to intermediaries
  *
  *   1. encode    batches, in the addon's threads                                   put
- *   2. scatter   in the stream's order, into extents                               #scatterNext
+ *   2. scatter   in the stream's order, into extents; straight to the destination
+ *                what no intermediary has room for                                 #scatterNext
  *   3. tell      the destination which extent holds which page                     onEntries
  *   4. finish    when every intermediary was asked whether it still has its own    finish
  */
@@ -50,7 +51,11 @@ interface Parts {
   readonly threads: number;
   /** Entries of the manifest that hold from now on. */
   readonly onEntries: (entries: Uint8Array) => void;
-  /** A batch went into an extent. */
+  /**
+   * Sends a batch straight to the destination; false if there is no room for it. @default never
+   */
+  readonly sendDirect?: (batch: EncodedBatch) => boolean;
+  /** A batch went into an extent, or straight to the destination. */
   readonly onBatch: (batch: EncodedBatch) => void;
   readonly onRoom: () => void;
   readonly onError: (error: unknown) => void;
@@ -84,6 +89,7 @@ export class PageStager implements AsyncDisposable {
   readonly #entries: EntryWriter;
   #turn: Promise<void> = Promise.resolve();
   #look: NodeJS.Timeout | undefined;
+  #directPages = 0;
 
   private constructor(parts: Parts, { intermediaries, scatter, entries, message }: Made) {
     this.#parts = parts;
@@ -164,7 +170,12 @@ export class PageStager implements AsyncDisposable {
   }
 
   async #scatterNext(batch: EncodedBatch, block: number, runs: PageRun[]): Promise<void> {
-    await this.#scatter.add(batch.buffer.subarray(batch.start, batch.end), block, runs);
+    // What no intermediary has room for now need not wait if a path has.
+    if (this.#scatter.isBusy && this.#parts.sendDirect?.(batch) === true) {
+      this.#directPages += batch.facts.pages;
+    } else {
+      await this.#scatter.add(batch.buffer.subarray(batch.start, batch.end), block, runs);
+    }
     this.#parts.onBatch(batch);
     this.#encoder.release(batch);
     this.#parts.onRoom();
@@ -197,7 +208,8 @@ export class PageStager implements AsyncDisposable {
 
   facts(): Omit<StagedFacts, 'evictionMs'> {
     const { extents, extentBytes, parityBytes, lost } = this.#scatter.facts();
-    return { extents, extentBytes, parityBytes, lostIntermediaries: lost };
+    const bytes = { extentBytes, parityBytes };
+    return { extents, ...bytes, directPages: this.#directPages, lostIntermediaries: lost };
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -9,8 +9,10 @@ import type { LatencyFacts } from './latencies.ts';
 
 /** What was gathered of a post-copy. */
 export interface GatheredFacts extends GatherFacts {
-  /** Of QEMU's requests for pages: from its word until they were written to it. */
+  /** QEMU's requests for pages that were staged: from its word until they were written to it. */
   readonly requests: LatencyFacts;
+  /** Those for pages that were not, which the source was asked for. */
+  readonly sourceRequests: LatencyFacts;
 }
 
 /** What was staged of a post-copy. */
@@ -18,6 +20,8 @@ export interface StagedFacts {
   readonly extents: number;
   readonly extentBytes: number;
   readonly parityBytes: number;
+  /** Pages that went straight to the destination. */
+  readonly directPages: number;
   /** Milliseconds from the stream's beginning until the source was free. */
   readonly evictionMs: number | undefined;
   readonly lostIntermediaries: readonly string[];

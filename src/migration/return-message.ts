@@ -9,6 +9,9 @@ import { ReturnType } from '../stream/return-path.ts';
 /** The PING of a package, behind all device state. */
 export const PING_LOADED = 3;
 
+/** One of ours, behind pages: whoever answers it has them. QEMU's own are small numbers. */
+export const PING_PAGES = 0x706c_6e65;
+
 /** It has everything. */
 export const SHUT_SUCCESS: Uint8Array = returnMessage(ReturnType.Shut, 0);
 
@@ -18,7 +21,11 @@ export function pong(value: number): Uint8Array {
 
 /** Whether it says that a package is loaded: the guest runs. */
 export function isLoaded(message: Uint8Array): boolean {
-  return Buffer.compare(message, LOADED) === 0;
+  return isPong(message, PING_LOADED);
+}
+
+export function isPong(message: Uint8Array, value: number): boolean {
+  return Buffer.compare(message, pong(value)) === 0;
 }
 
 function returnMessage(type: number, value: number): Uint8Array {
@@ -29,5 +36,3 @@ function returnMessage(type: number, value: number): Uint8Array {
   view.setUint32(4, value);
   return bytes;
 }
-
-const LOADED = pong(PING_LOADED);

@@ -22,7 +22,8 @@ import {
  *
  *   1. open     the destination reaches the intermediaries, and they have the room   open
  *   2. switch   the destination hears it before anything of the post-copy            switchOver
- *   3. stage    pages, in the order in which QEMU gives them                         stager
+ *   3. stage    pages, in the order in which QEMU gives them; those that intermediaries
+ *               have no room for now go straight to the destination                  stager
  *   4. finish   all of them are held; the destination is told all entries            finish
  *   5. free     it runs the guest and knows where all pages are: so QEMU may go      #free
  *
@@ -42,6 +43,8 @@ export interface SourceStageHost {
   readonly threads: number;
   /** Queues a message in its place. */
   put(message: EncodedMessage): void;
+  /** Queues a batch, unless others wait before it. */
+  sendDirect(batch: EncodedBatch): boolean;
   /** Queues the last message. */
   putEnd(): void;
   /** There may be room for more of QEMU's stream. */
@@ -69,6 +72,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   #isLoaded = false;
   #isTold = false;
   #hasAll = false;
+  #takesPages = false;
   #isOver = false;
 
   constructor(host: SourceStageHost, options: StageOptions) {
@@ -143,6 +147,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
     const parts = {
       ...{ layout, message: this.#message, codec, threads },
       onEntries: (entries: Uint8Array) => this.#host.put(encodeEntries(entries, HEADER_BYTES)),
+      sendDirect: (batch: EncodedBatch) => this.#takesPages && this.#host.sendDirect(batch),
       onBatch: (batch: EncodedBatch) => tally.note(batch),
       onRoom: () => this.#host.feed(),
       onError: (error: unknown) => this.#host.fail(error),
@@ -182,8 +187,9 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
    *
    * @throws {PagelaneError} ERR_MESSAGE If it cannot be so; ERR_DIGEST if it was given other bytes.
    */
-  take({ hasAll, digest }: StagedMessage): void {
+  take({ hasAll, takesPages, digest }: StagedMessage): void {
     if (!hasAll) {
+      this.#takesPages = takesPages;
       this.#reached.resolve();
       return;
     }

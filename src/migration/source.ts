@@ -2,7 +2,7 @@ import { asPagelaneError, type GuestPlace, messageOf, PagelaneError } from '../e
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
-import { BatchEncoder } from '../page/encode.ts';
+import { BatchEncoder, type EncodedBatch } from '../page/encode.ts';
 import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import { EndMark } from '../stream/end-mark.ts';
@@ -12,6 +12,7 @@ import { ReturnPathWatcher } from '../stream/return-path.ts';
 import type { BytesPlace, StreamSink } from '../stream/sink.ts';
 import { TailWatcher } from '../stream/tail.ts';
 import { Departure } from './departure.ts';
+import { Outbox } from './outbox.ts';
 import type { StageOptions } from './page-stager.ts';
 import { pausedError } from './paused.ts';
 import type { MigrationResult } from './progress.ts';
@@ -29,7 +30,7 @@ import { rateOf, WaitingLimit } from './waiting-limit.ts';
  *   1. take      bytes of QEMU's stream, as long as nothing waits for the paths        takeLocal
  *   2. read      into page batches and opaque bytes                                    StreamReader
  *   3. encode    batches, in the addon's threads                                       BatchEncoder
- *   4. send      everything in the stream's order, onto the lane                       #sendReady
+ *   4. send      everything in the stream's order, onto the lane                       Outbox
  *   5. relay     the destination's return path back to QEMU                            #receive
  *   6. end       when QEMU has closed: the digest; then wait for the destination's     takeLocalEnd
  */
@@ -62,16 +63,6 @@ export interface SourceOptions {
   readonly signal?: AbortSignal;
 }
 
-interface Outgoing {
-  readonly isOrdered: boolean;
-  readonly startsEpoch: boolean;
-  isReady: boolean;
-  /** It may be the last that is needed to start the guest: it goes when all before it is there. */
-  isHeld: boolean;
-  message: message.EncodedMessage | undefined;
-  onAcked: (() => void) | undefined;
-}
-
 /** The source's end: write QEMU's stream into it, read QEMU's return path from it. */
 export class SourceStream extends MigrationStream {
   readonly #name: string;
@@ -82,15 +73,13 @@ export class SourceStream extends MigrationStream {
   /** What the destination can keep, once it has said so. */
   #peerStoreBytes: number | undefined;
   #layout: RamLayout | undefined;
-  readonly #digest = new message.Digest();
   readonly #returnPath = new ReturnPathWatcher((_, bytes) => this.#stage?.hear(bytes));
   readonly #tail = new TailWatcher();
   readonly #stage: SourceStage | undefined;
   readonly #endMark = new EndMark();
   readonly #waiting: WaitingLimit;
   #departure: Departure | undefined;
-  readonly #outbox: Outgoing[] = [];
-  #nextStartsEpoch = false;
+  readonly #outbox = new Outbox(this.lane);
   /** The next pages are those of RAM's END section: QEMU's last pass over what is dirty. */
   #nextStartsLastRound = false;
   #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
@@ -119,11 +108,11 @@ export class SourceStream extends MigrationStream {
       readsPostcopy: options.stage !== undefined,
     });
     this.lane.onDrain = () => {
-      this.#sendReady();
+      this.#outbox.send();
       this.#feed();
     };
     this.lane.onMessage = (incoming) => this.#receive(incoming);
-    this.#put(message.encodeOpen({ v: 1, name: this.#name }, HEADER_BYTES));
+    this.#outbox.put(message.encodeOpen({ v: 1, name: this.#name }, HEADER_BYTES));
     this.#stage?.announce();
     this.tally.waitsFor = 'QEMU to begin the migration';
     this.session.ended.then((error) => this.#sessionEnded(error));
@@ -178,7 +167,7 @@ export class SourceStream extends MigrationStream {
 
   #isBackedUp(): boolean {
     if (this.#stage?.mustWait === true && this.#layout !== undefined) return true;
-    return this.lane.queuedBytes >= this.#waiting.bytes || this.#outbox.length >= OUTBOX_MAX;
+    return this.lane.queuedBytes >= this.#waiting.bytes || this.#outbox.count >= OUTBOX_MAX;
   }
 
   #makeSink(): StreamSink {
@@ -192,7 +181,7 @@ export class SourceStream extends MigrationStream {
         this.tally.setLayout(layout);
         this.#layout = layout;
         this.#openStore();
-        this.#put(message.encodeBlocks(layout, HEADER_BYTES));
+        this.#outbox.put(message.encodeBlocks(layout, HEADER_BYTES));
         if (!this.#reader.hasReturnPath) {
           this.tally.addFallback(
             'no return path: QEMU will call the migration completed before the destination has ' +
@@ -215,7 +204,7 @@ export class SourceStream extends MigrationStream {
       },
       end: () => this.#stage!.finish(),
       epoch: () => {
-        this.#nextStartsEpoch = true;
+        this.#outbox.beginEpoch();
         this.tally.beginRound();
       },
       leavesPostcopy: (why) => {
@@ -229,11 +218,12 @@ export class SourceStream extends MigrationStream {
     const { tally, threads } = this;
     const host = {
       ...{ tally, codec: this.#codec, threads },
-      put: (encoded: message.EncodedMessage) => this.#put(encoded),
+      put: (encoded: message.EncodedMessage) => this.#outbox.put(encoded),
+      sendDirect: (batch: EncodedBatch) => this.#sendDirect(batch),
       putEnd: () => this.#putEnd(),
       feed: () => this.#feed(),
       fail: (error: unknown) => this.#failStage(stage, error),
-      digest: () => this.#digest.value,
+      digest: () => this.#outbox.digest,
       loaded: () => this.#noteSwitchoverEnd(),
       free: () => this.#free(stage),
     };
@@ -256,8 +246,8 @@ export class SourceStream extends MigrationStream {
     if (this.#departure !== undefined) return;
     const evictionMs = Math.round(this.now - this.#startedAtMs!);
     this.tally.staged = { ...stage.stager.facts(), evictionMs };
-    this.#applied = this.#digest.value;
-    this.giveLocal(SHUT_SUCCESS, () => {});
+    this.#applied = this.#outbox.digest;
+    this.giveLocal(SHUT_SUCCESS);
     this.giveLocalEnd();
     this.#settle('completed', 'destination');
   }
@@ -282,7 +272,7 @@ export class SourceStream extends MigrationStream {
     let at = 0;
     do {
       const part = data.subarray(at, at + message.BYTES_DATA_MAX);
-      this.#put(message.encodeBytes(part, place, HEADER_BYTES), { isHeld });
+      this.#outbox.put(message.encodeBytes(part, place, HEADER_BYTES), { isHeld });
       at += part.length;
     } while (at < data.length);
   }
@@ -305,77 +295,34 @@ export class SourceStream extends MigrationStream {
     this.tally.addFallback(`carried as plain bytes from a point on: ${fallback}`);
   }
 
-  /** Queues what must stay in its place. */
-  #put(encoded: message.EncodedMessage, { isHeld = false } = {}): void {
-    const startsEpoch = this.#nextStartsEpoch;
-    this.#nextStartsEpoch = false;
-    const last = this.#outbox.at(-1);
-    if (last !== undefined) last.isHeld = false;
-    const common = { isOrdered: true, startsEpoch, isReady: true, isHeld };
-    this.#outbox.push({ ...common, message: encoded, onAcked: undefined });
-    this.#sendReady();
+  /** Sends a copy of a batch of a post-copy, if nothing waits for a path. */
+  #sendDirect({ buffer, start, end }: EncodedBatch): boolean {
+    if (!this.#outbox.isEmpty) return false;
+    const copy = buffer.slice(start - HEADER_BYTES, end);
+    this.#outbox.put({ buffer: copy, start: HEADER_BYTES, end: copy.length }, { isOrdered: false });
+    return true;
   }
 
   #putBatch(slot: Uint8Array, sealed: Int32Array): void {
     if (this.#nextStartsLastRound) this.tally.beginRound();
     this.#nextStartsLastRound = false;
-    const entry: Outgoing = {
-      isOrdered: false,
-      startsEpoch: this.#nextStartsEpoch,
-      isReady: false,
-      isHeld: false,
-      message: undefined,
-      onAcked: undefined,
-    };
-    this.#nextStartsEpoch = false;
-    this.#outbox.push(entry);
-    this.#encode(entry, slot, sealed).catch((error: unknown) =>
+    this.#encode(this.#outbox.reserve(), slot, sealed).catch((error: unknown) =>
       this.#fail(asPagelaneError(error), 'source'),
     );
   }
 
-  async #encode(entry: Outgoing, slot: Uint8Array, sealed: Int32Array): Promise<void> {
+  async #encode(
+    send: ReturnType<Outbox['reserve']>,
+    slot: Uint8Array,
+    sealed: Int32Array,
+  ): Promise<void> {
     const batch = await this.#encoder.encode(slot, sealed, this.lane.queuedBytes);
-    entry.message = batch;
-    entry.isReady = true;
-    entry.onAcked = () => {
+    this.tally.note(batch);
+    send(batch, () => {
       this.#encoder.acked(batch);
       this.#feed();
-    };
-    this.tally.note(batch);
-    this.#sendReady();
+    });
     this.#feed();
-  }
-
-  /** Sends what is ready, in the stream's order. */
-  #sendReady(): void {
-    while (this.#outbox[0]?.isReady === true && !this.isSettled) {
-      if (this.#outbox[0].isHeld && this.lane.queuedBytes + this.lane.unackedBytes > 0) return;
-      const { message: encoded, isOrdered, startsEpoch, onAcked } = this.#outbox.shift()!;
-      if (encoded === undefined) {
-        this.#sendEnd();
-        return;
-      }
-      if (startsEpoch) this.lane.beginEpoch();
-      const { buffer, start, end } = encoded;
-      const sequence = this.lane.send({
-        buffer,
-        start,
-        end,
-        isOrdered,
-        ...(onAcked && { onAcked }),
-      });
-      const kind = buffer[start];
-      if (kind === message.MessageKind.Bytes || kind === message.MessageKind.Pages) {
-        this.#digest.add(buffer, start, sequence);
-      }
-    }
-  }
-
-  #sendEnd(): void {
-    const end = message.encodeEnd(this.#digest.value, HEADER_BYTES);
-    this.lane.send({ ...end, isOrdered: true, isLast: true });
-    this.tally.waitsFor = 'the destination to confirm';
   }
 
   #armFlush(): void {
@@ -436,7 +383,7 @@ export class SourceStream extends MigrationStream {
       );
       return;
     }
-    if (applied.digest !== this.#digest.value) {
+    if (applied.digest !== this.#outbox.digest) {
       const text =
         'What the destination applied differs from what was sent: do not trust its memory';
       this.#fail(new PagelaneError('ERR_DIGEST', text), 'unknown');
@@ -480,15 +427,8 @@ export class SourceStream extends MigrationStream {
 
   #putEnd(): void {
     this.#isEndQueued = true;
-    this.#outbox.push({
-      isOrdered: true,
-      startsEpoch: false,
-      isReady: true,
-      isHeld: false,
-      message: undefined,
-      onAcked: undefined,
-    });
-    this.#sendReady();
+    this.#outbox.putEnd();
+    this.tally.waitsFor = 'the destination to confirm';
   }
 
   /** Where the guest is if the session is lost now. */
@@ -497,7 +437,7 @@ export class SourceStream extends MigrationStream {
     if (this.tally.phase === 'postcopy') return 'destination';
     if (this.#returnPath.shutStatus !== undefined) return 'source';
     // Without the last of what QEMU has written nobody can start the guest.
-    if (this.#outbox.some(({ isHeld }) => isHeld)) return 'source';
+    if (this.#outbox.holds) return 'source';
     // From the first device state on the destination may have all it needs to start the guest.
     // Without a return path QEMU runs on at the source unless it has written, and closed,
     // everything.
@@ -545,6 +485,7 @@ export class SourceStream extends MigrationStream {
 
   #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#flushTimer);
+    this.#outbox.close();
     void this.#stage?.[Symbol.asyncDispose]();
     this.settle({
       side: 'source',
@@ -552,7 +493,7 @@ export class SourceStream extends MigrationStream {
       outcome,
       guest,
       effective: { codec: this.#codec, storeBytes: this.#storeBytes },
-      sent: this.#digest.value,
+      sent: this.#outbox.digest,
       applied: this.#applied,
       switchoverMs: this.#switchoverMs,
       ...(error && { error }),

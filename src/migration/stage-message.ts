@@ -38,6 +38,8 @@ export interface StageMessage {
 export interface StagedMessage {
   /** False: it can begin to gather. True: it needs the source no more. */
   readonly hasAll: boolean;
+  /** Whether it takes pages that no intermediary has room for. */
+  readonly takesPages: boolean;
   /** Digest of what it was given. */
   readonly digest: bigint;
 }
@@ -71,19 +73,26 @@ export function decodeStage(payload: Uint8Array): StageMessage {
   return { scope: { vm, attempt }, key: bytes, intermediaries };
 }
 
-export function encodeStaged({ hasAll, digest }: StagedMessage, roomBytes: number): EncodedMessage {
+export function encodeStaged(
+  { hasAll, takesPages, digest }: StagedMessage,
+  roomBytes: number,
+): EncodedMessage {
   const buffer = new Uint8Array(roomBytes + STAGED_BYTES);
   const view = viewOf(buffer.subarray(roomBytes));
   view.setUint8(0, MessageKind.Staged);
   view.setUint8(1, hasAll ? 1 : 0);
+  view.setUint8(2, takesPages ? 1 : 0);
   view.setBigUint64(8, digest, true);
   return { buffer, start: roomBytes, end: buffer.length };
 }
 
 /** @throws {ProtocolError} ERR_MESSAGE If it is not one. */
 export function decodeStaged(payload: Uint8Array): StagedMessage {
-  check(payload.length === STAGED_BYTES && payload[1]! <= 1, 'it has no such form');
-  return { hasAll: payload[1] === 1, digest: viewOf(payload).getBigUint64(8, true) };
+  const [, hasAll = 2, takesPages = 2] = payload;
+  const isRight = payload.length === STAGED_BYTES && hasAll <= 1 && takesPages <= 1;
+  check(isRight, 'it has no such form');
+  const digest = viewOf(payload).getBigUint64(8, true);
+  return { hasAll: hasAll === 1, takesPages: takesPages === 1, digest };
 }
 
 /** @param entries Of the manifest, as `EntryWriter` puts them together. */

@@ -126,7 +126,7 @@ export abstract class MigrationStream extends Duplex {
   }
 
   /** Gives bytes to the local QEMU; they stay as they are until `done`. */
-  protected giveLocal(bytes: Uint8Array, done: () => void): void {
+  protected giveLocal(bytes: Uint8Array, done: () => void = () => {}): void {
     if (this.channel !== undefined) {
       this.channel.write(bytes, done);
       return;

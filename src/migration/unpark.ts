@@ -122,7 +122,7 @@ class Unparking {
       for (const entry of entries) gatherer.accept(entry);
       gatherer.complete();
       const facts = await this.#or(gatherer.done());
-      await this.#write(this.#writer.beforeBytes(OUTSIDE));
+      await this.#write(this.#writer.leaveSection());
       const { partsBefore, partsAfter } = stream;
       if (this.#received !== undefined) await this.#write(ramEnd(layout));
       else await this.#loadStream({ first: partsBefore, end: partsBefore + partsAfter }, where);
@@ -227,11 +227,6 @@ class Unparking {
     return runs ? pausedError(error) : asPagelaneError(error);
   }
 }
-
-const OUTSIDE = {
-  ...{ isInsideBefore: false, isInsideAfter: false },
-  ...{ isVerbatim: false, lastBlock: -1 },
-};
 
 /** `work` of QEMU's, unless it takes longer. */
 async function within(timeoutMs: number, work: Promise<void>, failing: string): Promise<void> {

@@ -1,3 +1,4 @@
+import { ProtocolError } from '../errors.ts';
 import { type PageRun, pushRun } from './bitmap.ts';
 
 /*
@@ -12,15 +13,23 @@ const MAP_BYTES_AT = 8;
 /** Kinds below it say what is no page. */
 const PAGE_KIND_MIN = 0x10;
 
-/** Block and pages of a batch that this process has sealed: all of one block, ascending. */
+/**
+ * Block and pages of a batch that this process has sealed, or decoded.
+ *
+ * @throws {ProtocolError} ERR_BATCH_MAP If they are of several blocks.
+ */
 export function pagesOf(batch: Uint8Array): { block: number; runs: PageRun[] } {
   const view = new DataView(batch.buffer, batch.byteOffset, batch.byteLength);
   const mapEnd = BATCH_HEADER_BYTES + view.getUint32(MAP_BYTES_AT, true);
   const runs: PageRun[] = [];
-  let block = 0;
+  let block = -1;
   for (let at = BATCH_HEADER_BYTES; at < mapEnd; at += MAP_ENTRY_BYTES) {
     if (view.getUint8(at) < PAGE_KIND_MIN) continue;
-    block = view.getUint16(at + 2, true);
+    const own = view.getUint16(at + 2, true);
+    if (block >= 0 && own !== block) {
+      throw new ProtocolError('ERR_BATCH_MAP', `Pages are of blocks ${block} and ${own}`);
+    }
+    block = own;
     const first = Number(view.getBigUint64(at + 8, true));
     pushRun(runs, { first, count: view.getUint16(at + 4, true) });
   }

@@ -2,10 +2,17 @@ import { type Clock, systemClock } from '../clock.ts';
 import { PagelaneError, StagingError } from '../errors.ts';
 import type { PageRun } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
+import { type Attempt, firstPlain } from './attempt.ts';
 import { batchesOf, ExtentKind, type ExtentSeal, extentKey, parityKey } from './extent.ts';
 import { FetchWindow } from './fetch-window.ts';
 import type { Intermediary } from './intermediary.ts';
-import { CONNECTIONS, GATHER_PATIENCE_MS, RENEWAL_FRACTION, WANTED_WAIT_MS } from './limits.ts';
+import {
+  CONNECTIONS,
+  EXTENTS_MAX,
+  GATHER_PATIENCE_MS,
+  RENEWAL_FRACTION,
+  WANTED_WAIT_MS,
+} from './limits.ts';
 import { Manifest, type ManifestEntry, type ParityEntry } from './manifest.ts';
 import { rebuild } from './parity.ts';
 import { PushRate } from './push-rate.ts';
@@ -66,6 +73,8 @@ export interface GatherOptions {
 export interface GatherFacts {
   readonly extents: number;
   readonly pages: number;
+  /** Pages that came straight from the source. */
+  readonly directPages: number;
   /** Extents that came because a page in them was wanted. */
   readonly wantedExtents: number;
   /** Extents that were made from their stripes; that the source was asked for. */
@@ -78,16 +87,6 @@ export interface GatherFacts {
 
 /** Of an extent. Void: its pages come again. Asked: the source sends them. */
 const State = { Parked: 1, Fetching: 2, Applied: 3, Void: 4, Asked: 5, Gone: 6 } as const;
-
-/** What came of one way to get an extent. */
-interface Attempt {
-  readonly plain?: Uint8Array;
-  /** Whether it was there, or should have been, and is wrong. */
-  readonly isBad: boolean;
-  readonly cause?: unknown;
-  /** An answer that was not waited for, and may still come. */
-  readonly late?: Promise<Attempt>;
-}
 
 /** What is known of a stripe. */
 interface Stripe {
@@ -102,6 +101,8 @@ export class Gather implements AsyncDisposable {
   readonly #options: GatherOptions;
   readonly #clock: Clock;
   readonly #states: number[] = [];
+  /** Numbers of what came straight from the source and is not applied yet. */
+  readonly #direct = new Set<number>();
   /** Extents to fetch, for each intermediary, in the order they were told. */
   readonly #queues: number[][];
   readonly #queueHeads: number[];
@@ -110,8 +111,8 @@ export class Gather implements AsyncDisposable {
   readonly #removals: Removals;
   readonly #gone: GonePages[] = [];
   readonly #counts = {
-    ...{ extents: 0, pages: 0, wantedExtents: 0, mendedExtents: 0, askedExtents: 0 },
-    badExtents: 0,
+    ...{ extents: 0, pages: 0, directPages: 0, wantedExtents: 0 },
+    ...{ mendedExtents: 0, askedExtents: 0, badExtents: 0 },
   };
   readonly #limit: PushRate;
   readonly #window: FetchWindow;
@@ -174,6 +175,32 @@ export class Gather implements AsyncDisposable {
   }
 
   /**
+   * Takes in pages that came straight from the source.
+   *
+   * @param apply Puts them into guest memory; what it throws ends the gathering.
+   * @throws {StagingError} ERR_MANIFEST_PAGE If one of them was staged, or came before.
+   */
+  async takeDirect(
+    block: number,
+    runs: readonly PageRun[],
+    apply: () => Promise<void>,
+  ): Promise<void> {
+    const number = this.manifest.addDirect(block, runs);
+    this.#direct.add(number);
+    this.#open++;
+    try {
+      await apply();
+      for (const { count } of runs) this.#counts.directPages += count;
+    } catch (cause) {
+      this.#failure ??= cause;
+    } finally {
+      this.#direct.delete(number);
+      this.#open--;
+      this.#changed();
+    }
+  }
+
+  /**
    * Sets the most bytes a second that are fetched ahead, from now on; no limit if undefined. What
    * is wanted comes on top.
    */
@@ -209,7 +236,7 @@ export class Gather implements AsyncDisposable {
     for (;;) {
       if (this.#failure !== undefined) throw this.#failure;
       const number = this.manifest.find(block, page);
-      const state = this.#states[number ?? asked ?? -1];
+      const state = this.#stateOf(number ?? asked ?? -1);
       if (state === State.Applied || (number === undefined && state === State.Asked)) return;
       if (state === State.Gone) throw this.#goneError(`page ${page} of block ${block} is gone`);
       if (number === undefined && this.#isComplete) {
@@ -259,6 +286,11 @@ export class Gather implements AsyncDisposable {
     this.#failure ??= new StagingError('ERR_STAGING_CLOSED', 'Cannot gather: it was closed');
     this.#changed();
     await this.#removals.close();
+  }
+
+  #stateOf(number: number): number | undefined {
+    if (number < EXTENTS_MAX) return this.#states[number];
+    return this.#direct.has(number) ? State.Fetching : State.Applied;
   }
 
   /** Fetches what is parked at one intermediary, in order, one after another. */
@@ -562,19 +594,5 @@ export class Gather implements AsyncDisposable {
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resume of waiting) resume();
-  }
-}
-
-/** The first attempt that gives an extent; else the first of all, when none does. */
-async function firstPlain(attempts: readonly Promise<Attempt>[]): Promise<Attempt> {
-  const plains = attempts.map(async (attempt) => {
-    const found = await attempt;
-    if (found.plain === undefined) throw found.cause;
-    return found;
-  });
-  try {
-    return await Promise.any(plains);
-  } catch {
-    return (await Promise.all(attempts))[0]!;
   }
 }

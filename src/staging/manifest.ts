@@ -47,6 +47,9 @@ export interface VoidEntry {
 /** What the source tells the destination of what is staged. */
 export type ManifestEntry = ExtentEntry | ParityEntry | VoidEntry;
 
+/** Pages of one block, under one number. */
+type PagesOfOne = Pick<ExtentEntry, 'number' | 'block' | 'runs'>;
+
 /** What is kept of an extent. */
 export interface ExtentPlace {
   readonly intermediary: number;
@@ -58,7 +61,8 @@ export interface ExtentPlace {
 const ROOM_FIRST = 1024;
 
 /**
- * Which extent holds which page. A page is in one extent at most, unless that one is void.
+ * Which extent holds which page, and which pages came past all of them. A page is in one extent at
+ * most, unless that one is void.
  *
  * Takes 4 bytes for every page of a block of which some are staged, and 21 for an extent.
  */
@@ -76,6 +80,7 @@ export class Manifest {
   #stripe = new Uint32Array(ROOM_FIRST);
   #extents = 0;
   #pages = 0;
+  #nextDirect = EXTENTS_MAX;
 
   constructor(layout: RamLayout) {
     this.#pageCounts = layout.blocks.map(({ usedBytes }) => usedBytes / 2 ** layout.pageBits);
@@ -84,7 +89,7 @@ export class Manifest {
     this.#extentOf = this.#pageCounts.map(() => undefined);
   }
 
-  /** Pages that are in an extent which is not void. */
+  /** Pages that came, or are in an extent which is not void. */
   get pages(): number {
     return this.#pages;
   }
@@ -105,29 +110,30 @@ export class Manifest {
   add(entry: ExtentEntry): void {
     const { number, block } = entry;
     this.#checkFields(entry);
-    const pages = this.#pagesFor(block);
-    let at = 0;
-    for (const { first, count } of entry.runs) {
-      this.#checkRun(entry, { first, count }, at);
-      at = first + count;
-      for (let page = first; page < at; page++) {
-        if (pages[page] !== 0) {
-          throw wrongPage(entry, `page ${page} is in extent ${pages[page]! - 1} already`);
-        }
-      }
-    }
+    this.#checkPages(entry);
     const { first } = entry.runs[0]!;
+    const last = entry.runs.at(-1)!;
     this.#grow(number + 1);
-    for (const run of entry.runs) {
-      pages.fill(number + 1, run.first, run.first + run.count);
-      this.#pages += run.count;
-    }
+    this.#fill(entry);
     this.#intermediary[number] = entry.intermediary;
     this.#bytes[number] = entry.bytes;
     this.#block[number] = block;
     this.#first[number] = first;
-    this.#span[number] = at - first;
+    this.#span[number] = last.first + last.count - first;
     this.#stripe[number] = entry.stripe === undefined ? 0 : entry.stripe + 1;
+  }
+
+  /**
+   * Takes in pages that came straight from the source: no extent may have them any more.
+   *
+   * @returns A number for them, EXTENTS_MAX or more.
+   * @throws {StagingError} ERR_MANIFEST_PAGE If a page does not exist, or came before.
+   */
+  addDirect(block: number, runs: readonly PageRun[]): number {
+    const entry = { number: this.#nextDirect, block, runs };
+    this.#checkPages(entry);
+    this.#fill(entry);
+    return this.#nextDirect++;
   }
 
   /** Where an extent is; undefined if there is none of that number, or it is void. */
@@ -142,7 +148,7 @@ export class Manifest {
     };
   }
 
-  /** The extent that holds a page; undefined if none does. */
+  /** The extent that holds a page, or what `addDirect` returned of it; undefined if it is new. */
   find(block: number, page: number): number | undefined {
     const extent = this.#extentOf[block]?.[page] ?? 0;
     return extent === 0 ? undefined : extent - 1;
@@ -215,7 +221,28 @@ export class Manifest {
     }
   }
 
-  #checkRun(entry: ExtentEntry, { first, count }: PageRun, at: number): void {
+  #checkPages(entry: PagesOfOne): void {
+    const pages = this.#pagesFor(entry.block);
+    let at = 0;
+    for (const { first, count } of entry.runs) {
+      this.#checkRun(entry, { first, count }, at);
+      at = first + count;
+      for (let page = first; page < at; page++) {
+        if (pages[page] !== 0) {
+          throw wrongPage(entry, `page ${page} is in extent ${pages[page]! - 1} already`);
+        }
+      }
+    }
+  }
+
+  #fill({ number, block, runs }: PagesOfOne): void {
+    for (const { first, count } of runs) {
+      this.#pagesFor(block).fill(number + 1, first, first + count);
+      this.#pages += count;
+    }
+  }
+
+  #checkRun(entry: PagesOfOne, { first, count }: PageRun, at: number): void {
     const isRun = Number.isInteger(first) && Number.isInteger(count) && first >= at && count > 0;
     const pages = this.#pageCounts[entry.block]!;
     if (!isRun || first + count > pages) {
@@ -249,7 +276,7 @@ function grown<Column extends { set(from: Column): void }>(from: Column, to: Col
   return to;
 }
 
-function wrongPage({ number, block }: ExtentEntry, why: string): StagingError {
+function wrongPage({ number, block }: PagesOfOne, why: string): StagingError {
   return new StagingError(
     'ERR_MANIFEST_PAGE',
     `Cannot take extent ${number} of block ${block}: ${why}`,

@@ -365,6 +365,11 @@ export class Scatter implements AsyncDisposable {
     await this.#put({ ...entry, intermediary: at, stripe: stripe?.number }, value, stripe);
   }
 
+  /** Whether an extent would have to wait for an intermediary. */
+  get isBusy(): boolean {
+    return this.#places.states().every(({ isUsable, hasSlot }) => !isUsable || !hasSlot);
+  }
+
   /** Whether an intermediary is waited for that holds what nobody else has. */
   get isDoubtful(): boolean {
     const { isLastCopy = false, hasParity = false } = this.#options;

@@ -44,6 +44,13 @@ export class StreamWriter {
     return parts.length === 0 ? EMPTY : Buffer.concat(parts);
   }
 
+  /** What must be written before what is in no RAM section; often nothing. */
+  leaveSection(): Uint8Array {
+    const isInside = this.#isInside;
+    this.#isInside = false;
+    return isInside ? this.#border(false) : EMPTY;
+  }
+
   /**
    * Joins a decoded batch to what was written before.
    *

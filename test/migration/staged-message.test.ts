@@ -91,23 +91,30 @@ test('"stage" is not written longer than it may be', () => {
   expect(write).toThrow(/addresses of the intermediaries are too long/);
 });
 
+const digests = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
+
 test('"staged" is read as it was written', () => {
   fc.assert(
-    fc.property(fc.boolean(), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), (hasAll, digest) => {
-      const payload = payloadOf(encodeStaged({ hasAll, digest }, ROOM_BYTES));
+    fc.property(fc.boolean(), fc.boolean(), digests, (hasAll, takesPages, digest) => {
+      const staged = { hasAll, takesPages, digest };
+      const payload = payloadOf(encodeStaged(staged, ROOM_BYTES));
       expect(payload[0]).toBe(MessageKind.Staged);
-      expect(decodeStaged(payload)).toEqual({ hasAll, digest });
+      expect(decodeStaged(payload)).toEqual(staged);
     }),
   );
 });
 
 test('"staged" is refused in another form', () => {
-  const payload = payloadOf(encodeStaged({ hasAll: true, digest: 1n }, ROOM_BYTES));
+  const payload = payloadOf(
+    encodeStaged({ hasAll: true, takesPages: true, digest: 1n }, ROOM_BYTES),
+  );
   for (const length of [1, 15]) {
     expect(() => decodeStaged(payload.slice(0, length))).toThrow(MALFORMED);
   }
   expect(() => decodeStaged(Uint8Array.of(...payload, 0))).toThrow(MALFORMED);
-  expect(() => decodeStaged(payload.with(1, 2))).toThrow(MALFORMED);
+  for (const at of [1, 2]) {
+    expect(() => decodeStaged(payload.with(at, 2))).toThrow(MALFORMED);
+  }
 });
 
 test('"entries" carries bytes, and not too many', () => {

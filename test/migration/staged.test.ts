@@ -1,6 +1,9 @@
 // Requires: redis-server.
+import { randomBytes } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { openIntermediaries } from '../../src/index.ts';
+import { pingCommand } from '../../src/migration/package.ts';
+import { PING_PAGES, pong } from '../../src/migration/return-message.ts';
 import { encodePageRequest } from '../../src/stream/page-request.ts';
 import { shut } from '../support/fake-qemu.ts';
 import { waitUntil } from '../support/lab/processes.ts';
@@ -62,7 +65,8 @@ async function switchOver() {
   const heard = () => Buffer.from(sourceQemu.received());
   const given = () => Buffer.from(destinationQemu.received());
   await waitUntil('the sign of life', () => has(heard(), LOADED), { timeoutMs: BOUND_MS });
-  const places = { switchedBytes: sentBytes, heard, given };
+  const [intermediary] = intermediaries;
+  const places = { intermediary: intermediary!, switchedBytes: sentBytes, heard, given };
   const dispose = async (): Promise<void> => {
     await parts[Symbol.asyncDispose]();
     for (const each of intermediaries) await each[Symbol.asyncDispose]();
@@ -114,12 +118,48 @@ test('a page that is asked for before it is staged is asked of the source, and c
   expect(await parts.server.admin.dbsize()).toBe(0);
 });
 
+test('what an intermediary has no room for goes straight, and QEMU is asked whether it has it', async () => {
+  await using parts = await switchOver();
+  const { source, destination, destinationQemu, builder, send, heard, given } = parts;
+  parts.intermediary.setLimit(500_000);
+  builder.partBegin();
+  const noise = randomBytes(500 * PAGE_BYTES);
+  for (let page = 0; page < 500; page++) {
+    const bytes = noise.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+    builder.page(0, page, { kind: 'page', bytes });
+  }
+  builder.partEnd().partBegin(3).partEnd().raw([0]);
+  send();
+  const question = pingCommand(PING_PAGES);
+  await until('the question', () => has(given(), question));
+  destinationQemu.write(request(7));
+  destinationQemu.write(pong(5));
+  await until('what is not for us', () => has(heard(), pong(5)));
+  expect(has(heard(), shut(0))).toBe(false);
+  destinationQemu.write(pong(PING_PAGES));
+  await until('the source QEMU to be let go', () => has(heard(), shut(0)));
+  expect(has(heard(), pong(PING_PAGES))).toBe(false);
+  const { staged } = await source.result;
+  expect(staged!.directPages).toBeGreaterThan(0);
+  const end = Buffer.from([3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x10, 0x7e, 0, 0, 0, 2, 0]);
+  await until('the end of the stream', () => given().subarray(-end.length).equals(end));
+  const written = given().subarray(parts.switchedBytes, -end.length);
+  expect(recordsOf(written)).toEqual(Array.from({ length: 500 }, (_, page) => page));
+  destinationQemu.write(shut(0));
+  destinationQemu.close();
+  const { gathered, outcome } = await destination.result;
+  const { directPages } = staged!;
+  expect(outcome).toBe('completed');
+  expect(gathered).toMatchObject({ directPages, pages: 500 - directPages });
+});
+
 /** Pages of the records in RAM sections, ascending; each as often as it comes. */
 function recordsOf(bytes: Buffer): number[] {
   const pages: number[] = [];
   for (let at = 0; at < bytes.length; ) {
     if (bytes[at] === 2 && bytes.readUInt32BE(at + 1) === 2) at += 5;
     else if (bytes[at] === 0x7e) at += 5;
+    else if (bytes[at] === 8) at += 5 + bytes.readUInt16BE(at + 3);
     else {
       const header = bytes.readBigUInt64BE(at);
       at += 8;

@@ -149,6 +149,31 @@ describe('a manifest', () => {
     expect(code(2 * (PAGES + 10) + EXTENTS_AHEAD_MAX - 1)).toBe('none');
   });
 
+  test('pages that came straight from the source are known, and come once', () => {
+    const manifest = new Manifest(layout);
+    manifest.add(extent({ runs: [{ first: 5, count: 3 }] }));
+    const number = manifest.addDirect(0, [{ first: 8, count: 2 }]);
+    expect(number).toBeGreaterThanOrEqual(EXTENTS_MAX);
+    expect(manifest.addDirect(1, [{ first: 9, count: 1 }])).not.toBe(number);
+    expect([manifest.find(0, 7), manifest.find(0, 8), manifest.find(0, 10)]).toEqual([
+      0,
+      number,
+      undefined,
+    ]);
+    expect([...manifest.entries()].map((entry) => entry.number)).toEqual([0]);
+    for (const run of [
+      { first: 7, count: 1 },
+      { first: 9, count: 2 },
+      { first: PAGES, count: 1 },
+      { first: 20, count: 0 },
+    ]) {
+      expect(codeOf(() => manifest.addDirect(0, [run]))).toBe('ERR_MANIFEST_PAGE');
+    }
+    const staged = extent({ number: 1, runs: [{ first: 9, count: 1 }] });
+    expect(codeOf(() => manifest.add(staged))).toBe('ERR_MANIFEST_PAGE');
+    expect(manifest.pages).toBe(6);
+  });
+
   test('pages further apart than an extent may span are refused', () => {
     const blocks = [{ name: 'ram', usedBytes: 2 ** 31 }];
     const manifest = new Manifest({ ...layout, blocks });
