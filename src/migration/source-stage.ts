@@ -41,6 +41,8 @@ export interface SourceStageHost {
   readonly tally: Tally;
   readonly codec: CodecName;
   readonly threads: number;
+  /** Whether any path is open: only that time counts for what the destination may take. */
+  isConnected(): boolean;
   /** Queues a message in its place. */
   put(message: EncodedMessage): void;
   /** Queues a batch, unless others wait before it. */
@@ -233,6 +235,10 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
     this.#stopWait();
     this.#host.tally.waitsFor = what;
     this.#timer = setTimeout(() => {
+      if (!this.#host.isConnected()) {
+        this.#limitWait(what);
+        return;
+      }
       const text = `Waited ${TIMEOUT_MS} ms for ${what}`;
       this.#host.fail(new PagelaneError('ERR_STAGING_TIMEOUT', text));
     }, TIMEOUT_MS);

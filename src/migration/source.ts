@@ -218,6 +218,7 @@ export class SourceStream extends MigrationStream {
     const { tally, threads } = this;
     const host = {
       ...{ tally, codec: this.#codec, threads },
+      isConnected: () => this.session.pathReports().some(({ state }) => state === 'open'),
       put: (encoded: message.EncodedMessage) => this.#outbox.put(encoded),
       sendDirect: (batch: EncodedBatch) => this.#sendDirect(batch),
       putEnd: () => this.#putEnd(),

@@ -1,4 +1,5 @@
 // Requires: the newest QEMU, redis-server, /dev/shm, root for userfaultfd.
+// PAGELANE_ROUNDS=20 does each deed so often, to each of the intermediaries in turn.
 import { randomBytes } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { createConnection } from 'node:net';
@@ -22,6 +23,7 @@ import type { RedisServer } from '../support/redis.ts';
  */
 
 const TIMEOUT_MS = 30_000;
+const ROUNDS = Number(process.env['PAGELANE_ROUNDS'] ?? 1);
 const PAGE_BYTES = 4096;
 
 /** So slow that most is still with intermediaries when something is done to it. */
@@ -110,6 +112,12 @@ async function expectMended({ pair, migration }: StagedRun): Promise<void> {
   expect(Buffer.compare(wanted!, found!)).toBe(0);
 }
 
+/** Each deed, as often as there are rounds. */
+function inRounds(): { deed: string; round: number }[] {
+  const rounds = Array.from({ length: ROUNDS }, (_, round) => round);
+  return rounds.flatMap((round) => Object.keys(DEEDS).map((deed) => ({ deed, round })));
+}
+
 /** What somebody does to all that one of them holds. */
 const DEEDS: Record<string, (server: RedisServer) => Promise<void>> = {
   'restarted empty': async (server) => {
@@ -158,9 +166,9 @@ describe.concurrent('after the source was freed, without parity: never a wrong p
     expect(compare(run.pair).wrong).toBe(1);
   }, 180_000);
 
-  test.each(Object.keys(DEEDS))(
-    '%s',
-    async (deed) => {
+  test.each(inRounds())(
+    '$deed, round $round',
+    async ({ deed }) => {
       await using run = await stageAll({ serverCount: 1 });
       await DEEDS[deed]!(run.servers[0]!);
       await expectGone(run);
@@ -170,11 +178,11 @@ describe.concurrent('after the source was freed, without parity: never a wrong p
 });
 
 describe.concurrent('after the source was freed, with parity: it is mended', () => {
-  test.each(Object.keys(DEEDS))(
-    '%s',
-    async (deed) => {
+  test.each(inRounds())(
+    '$deed, round $round',
+    async ({ deed, round }) => {
       await using run = await stageAll({ serverCount: 3, hasParity: true });
-      await DEEDS[deed]!(run.servers[1]!);
+      await DEEDS[deed]!(run.servers[(round + 1) % 3]!);
       await expectMended(run);
     },
     120_000,
