@@ -8,12 +8,7 @@ import {
 import { HEADER_BYTES } from '../frame/limits.ts';
 import type { Codec } from '../native.ts';
 import { BatchDecoder, DECODED_MAX, type DecodedBatch } from '../page/decode.ts';
-import {
-  LoadedMemory,
-  type MappedMemory,
-  type VerifiedFacts,
-  VerifyError,
-} from '../page/loaded-memory.ts';
+import type { MappedMemory } from '../page/loaded-memory.ts';
 import { storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
@@ -28,6 +23,7 @@ import { decodedPages, type MigrationResult } from './progress.ts';
 import type { LimitedStage } from './stage-limit.ts';
 import { decodeEntriesMessage, decodeStage } from './stage-message.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
+import { Verification } from './verification.ts';
 
 /*
  * The destination's end of a migration
@@ -87,12 +83,7 @@ export class DestinationStream extends MigrationStream {
   #hasLocalEnded = false;
   #localError: PagelaneError | undefined;
   #sent: bigint | undefined;
-  /** What is to be verified; none once it was. */
-  #toVerify: readonly MappedMemory[];
-  #memory: LoadedMemory | undefined;
-  #isVerifying = false;
-  /** QEMU's success, until memory is verified. */
-  #heldBack: Uint8Array[] = [];
+  readonly #verification: Verification;
   #loadTimer: NodeJS.Timeout | undefined;
   readonly #stage: DestinationStage;
   #isConfirmed = false;
@@ -102,8 +93,8 @@ export class DestinationStream extends MigrationStream {
   constructor(parts: StreamParts, { name, storeBytes, verify, gather }: DestinationParts) {
     super(parts);
     this.#stage = this.#makeStage(gather);
-    this.#toVerify = verify;
     this.#threads = parts.threads.threads;
+    this.#verification = this.#makeVerification(verify);
     this.name = name;
     this.#storeBytes = storeBytes;
     this.tally.storeBytes = storeBytes;
@@ -179,10 +170,7 @@ export class DestinationStream extends MigrationStream {
     if (this.#writer.hasLayout)
       throw new ProtocolError('ERR_MESSAGE', 'Source named its blocks twice');
     const layout = message.decodeBlocks(payload);
-    if (this.#toVerify.length > 0) {
-      this.#memory = new LoadedMemory(layout, { memory: this.#toVerify, threads: this.#threads });
-    }
-    const hashes = this.#memory && { hashes: this.#memory.hashes };
+    const hashes = this.#verification.setLayout(layout);
     this.#decoder = new BatchDecoder(layout, storeSlots(layout, this.#storeBytes), hashes);
     this.#writer.setLayout(layout);
     this.#stage.setLayout(layout);
@@ -197,7 +185,7 @@ export class DestinationStream extends MigrationStream {
     if (this.#hasLocalEnded) throw this.#closedEarly();
     this.tally.waitsFor = undefined;
     const bytes = isBytes ? message.decodeBytes(incoming.payload) : undefined;
-    if (bytes?.place.isVerbatim === true && this.#toVerify.length > 0) this.#meetVerbatim(bytes);
+    if (bytes?.place.isVerbatim === true && this.#verification.isDue) this.#meetVerbatim(bytes);
     this.#digest.add(incoming.payload, 0, incoming.sequence);
     const isMark = !isBytes && this.#hasEntries;
     if (!isMark) this.#unwritten++;
@@ -228,6 +216,15 @@ export class DestinationStream extends MigrationStream {
     this.tally.waitsFor = 'QEMU to load the last state';
     if (this.#stage.hasSwitched) this.#stage.complete();
     else this.#finishIfDone();
+  }
+
+  #makeVerification(wanted: readonly MappedMemory[]): Verification {
+    return new Verification(wanted, {
+      ...{ tally: this.tally, threads: this.#threads },
+      relay: (bytes) => this.#relay(bytes),
+      fail: (error, guest) => this.#fail(error, guest),
+      verified: () => this.#finishIfDone(),
+    });
   }
 
   #makeStage(settings: GatherSettings): DestinationStage {
@@ -261,10 +258,7 @@ export class DestinationStream extends MigrationStream {
       const text = 'Cannot verify memory: from a point on it would be carried as plain bytes';
       throw new PagelaneError('ERR_VERIFY_MEMORY', text);
     }
-    // The guest is no longer whole at the source: it must not be lost for this.
-    this.tally.addFallback('memory is not verified: post-copy began');
-    this.#toVerify = [];
-    this.#memory?.close();
+    this.#verification.drop('post-copy began');
   }
 
   /** Starts the decoding of waiting batches, as far as there is room for what comes out. */
@@ -386,10 +380,11 @@ export class DestinationStream extends MigrationStream {
     }
     this.#usesReturnPath = true;
     this.#returnPath.push(bytes);
-    if (this.#toVerify.length > 0 && this.#returnPath.shutStatus === 0) {
-      this.#heldBack.push(bytes.slice());
-      this.#verify();
-    } else if (this.#toVerify.length > 0 && this.#returnPath.isLost) {
+    const { isDue } = this.#verification;
+    if (isDue && this.#returnPath.shutStatus === 0) {
+      clearTimeout(this.#loadTimer);
+      this.#verification.holdBack(bytes);
+    } else if (isDue && this.#returnPath.isLost) {
       const text = 'Cannot verify memory: the return path of QEMU is not understood';
       this.#fail(new PagelaneError('ERR_VERIFY_MEMORY', text));
     } else if (!this.#stage.isStaged) this.#relay(bytes);
@@ -407,41 +402,10 @@ export class DestinationStream extends MigrationStream {
     this.#finishIfDone();
   }
 
-  /** Compares QEMU's memory with what was decoded; QEMU has loaded everything. */
-  #verify(): void {
-    if (this.#isVerifying || this.isSettled) return;
-    this.#isVerifying = true;
-    clearTimeout(this.#loadTimer);
-    this.tally.waitsFor = 'memory to be verified';
-    if (this.#memory === undefined) {
-      const text = 'Cannot verify memory: the source named none';
-      this.#fail(new PagelaneError('ERR_VERIFY_MEMORY', text));
-      return;
-    }
-    this.#memory.verify().then(
-      (verified) => this.#takeVerified(verified),
-      (error: unknown) => {
-        if (error instanceof VerifyError) this.tally.verified = error.verified;
-        // QEMU has all it needs, and a guest that runs looks like this: let nobody start another.
-        this.#fail(asPagelaneError(error), 'unknown');
-      },
-    );
-  }
-
-  /** Memory is as it was decoded: the source may hear it. */
-  #takeVerified(verified: VerifiedFacts): void {
-    if (this.isSettled) return;
-    this.tally.verified = verified;
-    this.tally.waitsFor = undefined;
-    this.#toVerify = [];
-    for (const bytes of this.#heldBack.splice(0)) this.#relay(bytes);
-    this.#finishIfDone();
-  }
-
   /** QEMU's word, as far as it counts: success before memory is verified does not. */
   get #shutStatus(): number | undefined {
     const { shutStatus } = this.#returnPath;
-    return shutStatus === 0 && this.#toVerify.length > 0 ? undefined : shutStatus;
+    return shutStatus === 0 && this.#verification.isDue ? undefined : shutStatus;
   }
 
   /** QEMU closed its end, or its channel broke. */
@@ -470,12 +434,15 @@ export class DestinationStream extends MigrationStream {
   #finishIfDone(): void {
     if (this.#sent === undefined || this.isSettled || this.#isConfirmed) return;
     if (this.#unwritten > 0) return;
-    const mustVerify = this.#toVerify.length > 0;
+    const mustVerify = this.#verification.isDue;
     const needsNoWord = (this.#isPlain && !mustVerify) || this.channel?.isNull === true;
     const hasEndedWell = this.#hasLocalEnded && this.#localError === undefined;
     if (this.#returnPath.shutStatus === 0 || needsNoWord || hasEndedWell) {
-      if (mustVerify) this.#verify();
-      else this.#confirm();
+      if (!mustVerify) this.#confirm();
+      else {
+        clearTimeout(this.#loadTimer);
+        this.#verification.run();
+      }
     } else if (this.#hasLocalEnded) this.#fail(this.#closedEarly());
     else this.#awaitLoad();
   }
@@ -527,7 +494,7 @@ export class DestinationStream extends MigrationStream {
     if (this.tally.phase === 'postcopy') return 'unknown';
     const { shutStatus } = this.#returnPath;
     // QEMU has it all, but was started with -S, and the source has not heard of its success.
-    if (this.#isVerifying && this.#toVerify.length > 0) return 'source';
+    if (this.#verification.isRunning) return 'source';
     if (shutStatus !== undefined) return shutStatus === 0 ? 'destination' : 'source';
     // A QEMU that has gone does not run the guest; one that has everything may.
     if (this.#hasLocalEnded) return 'source';
@@ -562,7 +529,7 @@ export class DestinationStream extends MigrationStream {
 
   #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#loadTimer);
-    this.#memory?.close();
+    this.#verification.close();
     void this.#stage[Symbol.asyncDispose]();
     this.settle({
       side: 'destination',
