@@ -14,18 +14,18 @@ import { pingCommand } from './package.ts';
 import { type GatherSettings, openAll, PageGatherer } from './page-gatherer.ts';
 import { pausedError } from './paused.ts';
 import type { Tally } from './progress.ts';
-import { isPong, PING_PAGES, SHUT_SUCCESS } from './return-message.ts';
+import { isLoaded, isPong, PING_PAGES, SHUT_SUCCESS } from './return-message.ts';
 import type { LimitedStage } from './stage-limit.ts';
 import { encodeStaged, type StageMessage } from './stage-message.ts';
 
 /*
- * The destination's end of a post-copy that goes by way of intermediaries
+ * The destination's end of a post-copy whose pages are read, most often by way of intermediaries
  *
  *   1. open       connections to all of them; then the source may switch over      open
  *   2. gather     what the source says is there; what QEMU asks for, first         accept, hear
  *   3. take       what comes straight from the source                              takePages
- *   4. complete   nothing more comes from the source: QEMU has said that it has what came
- *                 straight, and the source is let go                               complete
+ *   4. complete   nothing more comes from the source: QEMU has said that it has loaded the
+ *                 package, and what came straight; the source is let go            complete
  *   5. end        when all pages are with QEMU, so is what follows them            host.gathered
  *
  * What QEMU asks for before the source has staged it, is asked of the source.
@@ -44,6 +44,8 @@ export interface DestinationStageHost {
   /** Digest of what was received. */
   digest(): bigint;
   fail(error: unknown): void;
+  /** Post-copy begins. */
+  switched(): void;
   /** All pages are with QEMU. */
   gathered(): void;
 }
@@ -61,6 +63,9 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   /** What came straight from the source, until it is written. */
   #direct: Promise<unknown> | undefined;
   readonly #hasDirect = new Deferred<void>();
+  readonly #hasLoaded = new Deferred<void>();
+  /** Whether what the source heard of QEMU so far ends with a whole message. */
+  isAligned = true;
 
   constructor(settings: GatherSettings, host: DestinationStageHost) {
     this.#settings = settings;
@@ -80,9 +85,9 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
     this.#gatherer?.limit(bytesPerSecond, intermediary);
   }
 
-  /** Whether the source said that it stages pages: then what QEMU says goes by here. */
-  get isStaged(): boolean {
-    return this.#ticket !== undefined;
+  /** Whether the source reads its post-copy: then what QEMU says goes by here. */
+  get isHearing(): boolean {
+    return this.#ticket !== undefined && this.isAligned;
   }
 
   /** Whether pages come from intermediaries now. */
@@ -126,6 +131,7 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
     if (!this.hasSwitched) {
       tally.phase = 'postcopy';
       tally.beginRound();
+      this.#host.switched();
     }
     for (const entry of decodeEntries(entries)) gatherer.accept(entry);
   }
@@ -149,7 +155,10 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
       this.#host.command(pingCommand(PING_PAGES));
       await this.#hasDirect.promise;
     }
-    await this.#settings.keepTicket?.(this.#ticket!);
+    // The source hears it too, as long as it is needed.
+    await this.#hasLoaded.promise;
+    const ticket = this.#ticket!;
+    if (ticket.intermediaries.length > 0) await this.#settings.keepTicket?.(ticket);
     if (this.#isOver) return;
     gatherer.complete();
     gatherer.startRemoving();
@@ -167,7 +176,7 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
 
   /** Hears what QEMU says, message by message, and answers its requests or passes them on. */
   hear(type: number, message: Uint8Array): void {
-    if (!this.isStaged) return;
+    if (!this.isHearing) return;
     if (!this.hasSwitched) {
       this.#host.relay(message);
       return;
@@ -176,6 +185,7 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
       this.#answer(message);
       return;
     }
+    if (isLoaded(message)) this.#hasLoaded.resolve();
     if (isPong(message, PING_PAGES)) {
       this.#hasDirect.resolve();
       return;

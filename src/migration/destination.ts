@@ -234,6 +234,7 @@ export class DestinationStream extends MigrationStream {
       write: (batch) => this.#writeGathered(batch),
       command: (bytes) => this.giveLocal(Buffer.concat([this.#writer.leaveSection(), bytes])),
       relay: (bytes) => this.#relay(bytes),
+      switched: () => this.#verification.drop('post-copy began'),
       digest: () => this.#digest.value,
       fail: (error) => this.#fail(asPagelaneError(error)),
       gathered: () => {
@@ -379,6 +380,7 @@ export class DestinationStream extends MigrationStream {
       return;
     }
     this.#usesReturnPath = true;
+    const isHeard = this.#stage.isHearing;
     this.#returnPath.push(bytes);
     const { isDue } = this.#verification;
     if (isDue && this.#returnPath.shutStatus === 0) {
@@ -387,8 +389,10 @@ export class DestinationStream extends MigrationStream {
     } else if (isDue && this.#returnPath.isLost) {
       const text = 'Cannot verify memory: the return path of QEMU is not understood';
       this.#fail(new PagelaneError('ERR_VERIFY_MEMORY', text));
-    } else if (!this.#stage.isStaged) this.#relay(bytes);
-    else if (this.#returnPath.isLost) {
+    } else if (!isHeard) {
+      this.#relay(bytes);
+      this.#stage.isAligned = this.#returnPath.isBetweenMessages;
+    } else if (this.#returnPath.isLost) {
       const text = 'Cannot gather: the return path of QEMU is not understood';
       this.#stage.fail(new PagelaneError('ERR_STREAM_REQUEST', text));
     } else this.#finishIfDone();

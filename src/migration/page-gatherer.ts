@@ -218,6 +218,7 @@ export async function openAll(
   settings: GatherSettings,
   { mayMiss = true }: { readonly mayMiss?: boolean } = {},
 ): Promise<(Intermediary | undefined)[]> {
+  if (stage.intermediaries.length === 0) return [];
   const addresses = addressesFor(stage, settings.intermediaries ?? []);
   const opening = addresses.map((address) => Intermediary.open(address));
   const settled = await Promise.allSettled(opening);

@@ -18,7 +18,7 @@ import {
 } from './stage-message.ts';
 
 /*
- * The source's end of a post-copy that goes by way of intermediaries
+ * The source's end of a post-copy whose pages are read, most often by way of intermediaries
  *
  *   1. open     the destination reaches the intermediaries, and they have the room   open
  *   2. switch   the destination hears it before anything of the post-copy            switchOver
@@ -26,6 +26,9 @@ import {
  *               have no room for now go straight to the destination                  stager
  *   4. finish   all of them are held; the destination is told all entries            finish
  *   5. free     it runs the guest and knows where all pages are: so QEMU may go      #free
+ *
+ * Without intermediaries pages go straight to the destination, in the stream's order; what is asked
+ * of the destination is asked when QEMU says that it may switch.
  *
  * Until 2 the guest is here. From then on it is at the destination, and paused there if staging
  * fails before 5: the source QEMU has its pages until then.
@@ -66,6 +69,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   readonly #message: StageMessage;
   #stager: PageStager | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #isAnnounced = false;
   #isReady = false;
   #isLeft = false;
   readonly #reached = new Deferred<void>();
@@ -81,21 +85,29 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
     this.#host = host;
     this.#options = options;
     this.#message = newStage(options);
+    // Nothing needs to be ready: QEMU may be let in.
+    if (this.isDirect) this.#ready.resolve();
+  }
+
+  /** Whether there are no intermediaries. */
+  get isDirect(): boolean {
+    return this.#options.intermediaries.length === 0;
   }
 
   /** Whether the stream must wait: nobody may switch before pages have a place for certain. */
   get mustWait(): boolean {
-    return !this.#isLeft && (!this.#isReady || this.#stager === undefined);
+    if (!this.#isAnnounced || this.#isLeft) return false;
+    return !this.#isReady || (!this.isDirect && this.#stager === undefined);
   }
 
-  /** Whether pages go to intermediaries now. */
+  /** Whether post-copy has begun. */
   get hasSwitched(): boolean {
     return this.#hasSwitched;
   }
 
-  /** Takes pages, once it was switched over. */
-  get stager(): PageStager {
-    return this.#stager!;
+  /** Takes pages, once it was switched over; undefined if they go straight to the destination. */
+  get stager(): PageStager | undefined {
+    return this.#hasSwitched ? this.#stager : undefined;
   }
 
   get intermediaryCount(): number {
@@ -109,11 +121,12 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** Has the destination connect, and looks at the intermediaries: before QEMU is needed. */
   announce(): void {
+    this.#isAnnounced = true;
     this.#host.put(encodeStage(this.#message, HEADER_BYTES));
     const probeKey = `${keyPrefix(this.#message.scope)}probe`;
     const { intermediaries } = this.#options;
     const checks = intermediaries.map((intermediary) => intermediary.check(0, probeKey));
-    this.#limitWait('the destination and the intermediaries to be ready');
+    this.#limitWait(`the destination${this.isDirect ? '' : ' and the intermediaries'} to be ready`);
     Promise.all([Promise.all(checks), this.#reached.promise]).then(
       () => {
         this.#stopWait();
@@ -144,7 +157,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** As soon as the guest's memory is known. */
   open(layout: RamLayout): void {
-    if (this.#isLeft) return;
+    if (this.#isLeft || this.isDirect) return;
     const { tally, codec, threads } = this.#host;
     const parts = {
       ...{ layout, message: this.#message, codec, threads },
@@ -172,8 +185,8 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** QEMU has given its last page. */
   finish(): void {
-    this.#host.tally.waitsFor = 'intermediaries to hold all pages';
-    this.stager.finish().then(
+    if (!this.isDirect) this.#host.tally.waitsFor = 'intermediaries to hold all pages';
+    Promise.resolve(this.#stager?.finish()).then(
       () => {
         if (this.#isOver) return;
         this.#limitWait('the destination to know where all pages are');

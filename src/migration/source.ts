@@ -43,6 +43,9 @@ const OUTBOX_MAX = 64;
 /** A batch that is not full is sent when QEMU has been silent for so long. */
 const IDLE_FLUSH_MS = 4;
 
+/** Pages of a post-copy go straight to the destination. */
+const NO_STAGE: StageOptions = { intermediaries: [] };
+
 /** What the source is asked to do. */
 export interface SourceOptions {
   /** Name of the virtual machine, for reports. @default "" */
@@ -68,14 +71,14 @@ export class SourceStream extends MigrationStream {
   readonly #name: string;
   readonly #codec: CodecName;
   readonly #reader: StreamReader;
-  readonly #encoder: BatchEncoder;
+  #encoder: BatchEncoder;
   readonly #storeBytes: number;
   /** What the destination can keep, once it has said so. */
   #peerStoreBytes: number | undefined;
   #layout: RamLayout | undefined;
-  readonly #returnPath = new ReturnPathWatcher((_, bytes) => this.#stage?.hear(bytes));
+  readonly #returnPath = new ReturnPathWatcher((_, bytes) => this.#stage.hear(bytes));
   readonly #tail = new TailWatcher();
-  readonly #stage: SourceStage | undefined;
+  readonly #stage: SourceStage;
   readonly #endMark = new EndMark();
   readonly #waiting: WaitingLimit;
   #departure: Departure | undefined;
@@ -98,22 +101,16 @@ export class SourceStream extends MigrationStream {
     this.#codec = options.codec ?? 'auto';
     this.#storeBytes = options.storeBytes ?? defaultStoreBytes();
     this.#waiting = new WaitingLimit(() => rateOf(this.session), parts.now);
-    this.#encoder = new BatchEncoder({
-      codec: this.#codec,
-      threads: parts.threads.threads,
-      now: parts.now,
-    });
-    if (options.stage !== undefined) this.#stage = this.#makeStage(options.stage);
-    this.#reader = new StreamReader(this.#makeSink(), {
-      readsPostcopy: options.stage !== undefined,
-    });
+    this.#encoder = this.#newEncoder();
+    this.#stage = this.#makeStage(options.stage ?? NO_STAGE);
+    this.#reader = new StreamReader(this.#makeSink(), { readsPostcopy: true });
     this.lane.onDrain = () => {
       this.#outbox.send();
       this.#feed();
     };
     this.lane.onMessage = (incoming) => this.#receive(incoming);
     this.#outbox.put(message.encodeOpen({ v: 1, name: this.#name }, HEADER_BYTES));
-    this.#stage?.announce();
+    if (!this.#stage.isDirect) this.#stage.announce();
     this.tally.waitsFor = 'QEMU to begin the migration';
     this.session.ended.then((error) => this.#sessionEnded(error));
     this.cancelOn(options.signal);
@@ -121,7 +118,7 @@ export class SourceStream extends MigrationStream {
 
   /** Resolves when QEMU may be let in: with staging, its post-copy has somewhere to go then. */
   get ready(): Promise<void> {
-    return this.#stage?.ready ?? Promise.resolve();
+    return this.#stage.ready;
   }
 
   protected override takeLocal(bytes: Uint8Array, done: () => void): void {
@@ -166,7 +163,7 @@ export class SourceStream extends MigrationStream {
   }
 
   #isBackedUp(): boolean {
-    if (this.#stage?.mustWait === true && this.#layout !== undefined) return true;
+    if (this.#stage.mustWait && this.#layout !== undefined) return true;
     return this.lane.queuedBytes >= this.#waiting.bytes || this.#outbox.count >= OUTBOX_MAX;
   }
 
@@ -174,8 +171,7 @@ export class SourceStream extends MigrationStream {
     return {
       takeSlot: () => {
         if (this.#isBackedUp()) return undefined;
-        const isStaged = this.#stage?.hasSwitched === true;
-        return isStaged ? this.#stage.stager.takeSlot() : this.#encoder.takeSlot();
+        return (this.#stage.stager ?? this.#encoder).takeSlot();
       },
       layout: (layout) => {
         this.tally.setLayout(layout);
@@ -188,28 +184,33 @@ export class SourceStream extends MigrationStream {
               'confirmed anything; turn on the capability return-path at the source',
           );
         }
-        this.#stage?.open(layout);
+        this.#stage.open(layout);
       },
       bytes: (data, place) => this.#putBytes(data, place),
       pages: (slot, sealed) => {
-        if (this.#stage?.hasSwitched === true) this.#stage.stager.put(slot, sealed);
+        if (this.#stage.stager !== undefined) this.#stage.stager.put(slot, sealed);
         else this.#putBatch(slot, sealed);
+      },
+      advised: () => {
+        if (this.#stage.isDirect) this.#stage.announce();
       },
       postcopy: (unused) => {
         if (this.#isBackedUp()) return false;
         if (unused !== undefined) this.#encoder.giveSlot(unused);
+        // Batches of a post-copy come in any order: they refer to no page that was kept.
+        this.#encoder = this.#newEncoder();
         this.#beginSwitchover('postcopy');
-        this.#stage!.switchOver();
+        this.#stage.switchOver();
         return true;
       },
-      end: () => this.#stage!.finish(),
+      end: () => this.#stage.finish(),
       epoch: () => {
         this.#outbox.beginEpoch();
         this.tally.beginRound();
       },
       leavesPostcopy: (why) => {
-        this.#stage?.leave();
-        this.tally.addFallback(`not staged: ${why}`);
+        this.#stage.leave();
+        if (!this.#stage.isDirect) this.tally.addFallback(`not staged: ${why}`);
       },
     };
   }
@@ -235,8 +236,9 @@ export class SourceStream extends MigrationStream {
   /** Once QEMU is here it may have switched over already, and must not be left alone. */
   #failStage(stage: SourceStage, error: unknown): void {
     if (stage.hasSwitched) this.#fail(pausedError(error), 'destination');
-    else if (this.channel === undefined) this.#fail(asPagelaneError(error), 'source');
-    else {
+    else if (this.channel === undefined && !stage.isDirect) {
+      this.#fail(asPagelaneError(error), 'source');
+    } else {
       this.#reader.leavePostcopy(messageOf(error));
       this.#feed();
     }
@@ -246,11 +248,16 @@ export class SourceStream extends MigrationStream {
   #free(stage: SourceStage): void {
     if (this.#departure !== undefined) return;
     const evictionMs = Math.round(this.now - this.#startedAtMs!);
-    this.tally.staged = { ...stage.stager.facts(), evictionMs };
+    if (stage.stager !== undefined) this.tally.staged = { ...stage.stager.facts(), evictionMs };
     this.#applied = this.#outbox.digest;
     this.giveLocal(SHUT_SUCCESS);
     this.giveLocalEnd();
     this.#settle('completed', 'destination');
+  }
+
+  #newEncoder(): BatchEncoder {
+    const { threads } = this;
+    return new BatchEncoder({ codec: this.#codec, threads, now: () => this.now });
   }
 
   /** As soon as both are known, what there is to keep and what the destination can keep. */
@@ -317,10 +324,11 @@ export class SourceStream extends MigrationStream {
     slot: Uint8Array,
     sealed: Int32Array,
   ): Promise<void> {
-    const batch = await this.#encoder.encode(slot, sealed, this.lane.queuedBytes);
+    const encoder = this.#encoder;
+    const batch = await encoder.encode(slot, sealed, this.lane.queuedBytes);
     this.tally.note(batch);
     send(batch, () => {
-      this.#encoder.acked(batch);
+      encoder.acked(batch);
       this.#feed();
     });
     this.#feed();
@@ -333,7 +341,7 @@ export class SourceStream extends MigrationStream {
       if (this.now - this.#lastInputMs < IDLE_FLUSH_MS - 1) this.#armFlush();
       else if (this.#input === undefined) {
         this.#reader.flush();
-        if (this.#stage?.hasSwitched === true) this.#stage.stager.flush();
+        this.#stage.stager?.flush();
       }
     }, IDLE_FLUSH_MS);
   }
@@ -358,7 +366,7 @@ export class SourceStream extends MigrationStream {
           this.#openStore();
           return;
         case message.MessageKind.Staged:
-          this.#stage?.take(decodeStaged(incoming.payload));
+          this.#stage.take(decodeStaged(incoming.payload));
           incoming.release();
           return;
         case message.MessageKind.Applied:
@@ -390,7 +398,7 @@ export class SourceStream extends MigrationStream {
       this.#fail(new PagelaneError('ERR_DIGEST', text), 'unknown');
       return;
     }
-    if (this.#stage?.isLeft === false) {
+    if (!this.#stage.isDirect && !this.#stage.isLeft) {
       this.tally.addFallback('nothing was staged: QEMU did not switch to post-copy');
     }
     this.giveLocalEnd();
@@ -487,7 +495,7 @@ export class SourceStream extends MigrationStream {
   #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#flushTimer);
     this.#outbox.close();
-    void this.#stage?.[Symbol.asyncDispose]();
+    void this.#stage[Symbol.asyncDispose]();
     this.settle({
       side: 'source',
       name: this.#name,

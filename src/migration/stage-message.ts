@@ -111,7 +111,7 @@ export function decodeEntriesMessage(payload: Uint8Array): Uint8Array {
 
 function isSome(intermediaries: readonly unknown[]): intermediaries is string[] {
   const { length } = intermediaries;
-  if (length < 1 || length > INTERMEDIARIES_MAX) return false;
+  if (length > INTERMEDIARIES_MAX) return false;
   return intermediaries.every(
     (each) => typeof each === 'string' && each.length <= ADDRESS_CHARACTERS_MAX,
   );

@@ -42,7 +42,9 @@ export async function writeTicket(path: string, ticket: Ticket): Promise<void> {
 export async function readTicket(path: string): Promise<Ticket> {
   try {
     const text = Buffer.from((await readBounded(path, BYTES_MAX)).trimEnd());
-    return decodeStage(Buffer.concat([Uint8Array.of(0), text]));
+    const ticket = decodeStage(Buffer.concat([Uint8Array.of(0), text]));
+    if (ticket.intermediaries.length === 0) throw new Error('it names no intermediary');
+    return ticket;
   } catch (cause) {
     const text = `Cannot use ticket "${path}": ${messageOf(cause)}`;
     throw new PagelaneError('ERR_TICKET', text, { cause });

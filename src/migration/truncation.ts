@@ -18,17 +18,17 @@ export function findTruncation({
   readonly tail: TailWatcher;
   readonly isPostcopy: boolean;
 }): PagelaneError | undefined {
+  const { shutStatus, isLost } = returnPath;
+  if (isPostcopy && shutStatus !== 0) {
+    // What cannot be followed is left to the destination: it will say.
+    return isLost ? undefined : pausedError(`${CLOSED} before the destination confirmed`);
+  }
   try {
     reader.end();
   } catch (error) {
     return asPagelaneError(error);
   }
-  const { shutStatus, isLost } = returnPath;
   if (shutStatus === 0) return undefined;
-  if (isPostcopy) {
-    // What cannot be followed is left to the destination: it will say.
-    return isLost ? undefined : pausedError(`${CLOSED} before the destination confirmed`);
-  }
   if (reader.hasReturnPath) {
     const isOpen = shutStatus === undefined;
     const after = `after the destination failed (${shutStatus})`;

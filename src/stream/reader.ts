@@ -99,8 +99,8 @@ export class StreamReader {
   readonly #sealed = new Int32Array(Sealed.count);
 
   /**
-   * @param options.readsPostcopy Whether pages of a post-copy are read, if they can be; what is not
-   *   understood in it is an error then. @default false
+   * @param options.readsPostcopy Whether pages of a post-copy are read, if it was advised and they
+   *   can be; what is not understood in it is an error then. @default false
    * @param options.isStanding Whether the guest stands still: its pre-copy is read like that too.
    *   @default false
    */
@@ -263,7 +263,8 @@ export class StreamReader {
   #measureItem(bytes: Uint8Array): number {
     if (this.#isPostcopy && bytes[0] === SectionType.Eof) return 1;
     const sections = { ram: this.#ramSection, bitmap: this.#bitmapSection };
-    return item.measureItem(bytes, sections, this.#readsPostcopy);
+    const isRead = this.#readsPostcopy && this.#adviceSummary !== 0n;
+    return item.measureItem(bytes, sections, isRead);
   }
 
   #measureHeader(bytes: Uint8Array): number {
@@ -276,9 +277,7 @@ export class StreamReader {
     const view = viewOf(bytes);
     if (view.getUint32(0) !== STREAM_MAGIC) throw notAStream(bytes);
     const version = view.getUint32(4);
-    if (version !== STREAM_VERSION) {
-      throw otherVersion(version);
-    }
+    if (version !== STREAM_VERSION) throw otherVersion(version);
     return item.HEADER_BYTES;
   }
 
@@ -326,7 +325,7 @@ export class StreamReader {
     if (type === SectionType.Part && section === this.#ramSection) return this.#beginPart();
     if (type === SectionType.End && section === this.#ramSection) return this.#beginEnd(bytes);
     if (type === SectionType.Eof) return this.#endPostcopy(bytes);
-    if (this.#readsPostcopy && item.beginsPostcopy(bytes) && !this.#beginPostcopy()) return false;
+    if (item.beginsPostcopy(bytes) && !this.#beginPostcopy()) return false;
     this.#putOpaque(bytes);
     if (type === SectionType.Command) this.#noteCommand(bytes);
     else if (type === SectionType.Footer) this.#hasFooter = true;

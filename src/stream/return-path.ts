@@ -52,6 +52,11 @@ export class ReturnPathWatcher {
     return this.#messages;
   }
 
+  /** Whether what came so far ends with a whole message. */
+  get isBetweenMessages(): boolean {
+    return this.#held.length === 0 && this.#skipBytes === 0 && !this.#isBitmapNext;
+  }
+
   /** Looks at the next bytes. */
   push(chunk: Uint8Array): void {
     let bytes: Uint8Array = chunk;

@@ -10,7 +10,7 @@ import { startPair } from './support.ts';
 const WORKLOAD = { fill: 96, rate: 2000, content: 'mixed' } as const;
 const POSTCOPY = { capabilities: { 'postcopy-ram': true } };
 
-test('a running guest moves by post-copy, carried verbatim', async () => {
+test('a running guest moves by post-copy: pages are read, and travel compressed', async () => {
   await using network = await createPaths({ count: 2, rateMbit: [300] });
   await using pair = await startPair({ qemu: newestQemu(), memoryMiB: 256, workload: WORKLOAD });
   await using migration = new PagelaneMigration({ network });
@@ -22,8 +22,13 @@ test('a running guest moves by post-copy, carried verbatim', async () => {
   await finish(pair, { begunMs, timeoutMs: 60_000 });
   await pair.destination.waitForCounter(pair.source.counter() + 2, 20_000);
   await pair.destination.verifyMemory();
-  const { source } = await migration.results();
-  expect(source).toMatchObject({ outcome: 'completed', guest: 'destination' });
+  const { source, destination } = await migration.results();
+  expect(source).toMatchObject({ outcome: 'completed', guest: 'destination', fallbacks: [] });
+  expect(source.wireBytes).toBeLessThan(0.7 * source.streamBytes);
+  const { gathered } = destination;
+  expect(gathered!.directPages).toBeGreaterThan(10_000);
+  expect(gathered!.sourceRequests.count).toBeGreaterThan(0);
+  expect([source.staged, gathered!.extents]).toEqual([undefined, 0]);
 }, 180_000);
 
 test('post-copy of a stopped guest with an older QEMU: all of RAM is equal', async () => {

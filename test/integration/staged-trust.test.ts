@@ -26,6 +26,9 @@ const TIMEOUT_MS = 30_000;
 const ROUNDS = Number(process.env['PAGELANE_ROUNDS'] ?? 1);
 const PAGE_BYTES = 4096;
 
+/** Nearly all is left when post-copy begins, however late it is asked for. */
+const SLOW_PRECOPY = { parameters: { 'max-bandwidth': 256 * 1024 } };
+
 /** So slow that most is still with intermediaries when something is done to it. */
 const SLOW_GATHER = ['--stage-bandwidth', '500KB'];
 
@@ -33,11 +36,11 @@ const SLOW_GATHER = ['--stage-bandwidth', '500KB'];
 async function stageAll(options: Partial<StagedRunOptions> = {}): Promise<StagedRun> {
   const common = { serverCount: 2, content: filledContent(1, 8), receiveWords: SLOW_GATHER };
   const run = await startStagedRun({ ...common, ...options });
-  await run.migration.beginPostcopy(run.pair);
+  await run.migration.beginPostcopy(run.pair, SLOW_PRECOPY);
   const ends = ['completed', 'failed', 'postcopy-paused'];
   const status = await run.pair.source.qmp.waitForMigration(ends, { timeoutMs: TIMEOUT_MS });
   expect(status).toBe('completed');
-  expect(await run.migration.sender.exit(TIMEOUT_MS)).toBe(0);
+  expect(await run.migration.sender.exit(TIMEOUT_MS), run.migration.narration()).toBe(0);
   return run;
 }
 
@@ -226,7 +229,7 @@ test('what is in a page is seen neither in its files, nor in its values, nor on 
   await using run = await startStagedRun(common);
   const { pair, servers, migration } = run;
   const listeners = servers.map((server) => new Listener(server));
-  await migration.beginPostcopy(pair);
+  await migration.beginPostcopy(pair, SLOW_PRECOPY);
   await pair.source.qmp.waitForMigration(['completed', 'failed'], { timeoutMs: TIMEOUT_MS });
   expect(await migration.sender.exit(TIMEOUT_MS)).toBe(0);
   expect(readFileSync(pair.sourceMemory).includes(marker)).toBe(true);

@@ -31,7 +31,7 @@ test('"stage" is read as it was written', () => {
   const address = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 60 });
   fc.assert(
     fc.property(
-      fc.array(address, { minLength: 1, maxLength: 64 }),
+      fc.array(address, { maxLength: 64 }),
       fc.uint8Array({ minLength: 32, maxLength: 32 }),
       (intermediaries, key) => {
         const stage = { ...STAGE, key, intermediaries };
@@ -64,7 +64,6 @@ test.each([
   ['a short key', { key: Buffer.alloc(31).toString('base64') }],
   ['a long key', { key: Buffer.alloc(33).toString('base64') }],
   ['a key that is no text', { key: [1, 2, 3] }],
-  ['no intermediaries', { intermediaries: [] }],
   ['too many', { intermediaries: Array.from({ length: 65 }, () => 'redis://a') }],
   ['one that is no text', { intermediaries: ['redis://a', 7] }],
   ['one that is too long', { intermediaries: [`redis://${'a'.repeat(512)}`] }],

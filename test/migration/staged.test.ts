@@ -45,11 +45,11 @@ function switchedOver(): StreamBuilder {
 const request = (page: number, block = 'pc.ram') =>
   encodePageRequest({ block, offsetBytes: page * PAGE_BYTES, lengthBytes: PAGE_BYTES });
 
-/** A migration that has switched: what QEMU wrote is at the destination, which has loaded it. */
-async function switchOver() {
+/** A migration that has switched: what QEMU wrote is at the destination, which loads it. */
+async function switchOver({ isStaged = true, loads = true } = {}) {
   const server = await RedisServer.start();
-  const intermediaries = await openIntermediaries([server.address]);
-  const parts = await openRelay({ stage: { intermediaries } });
+  const intermediaries = isStaged ? await openIntermediaries([server.address]) : [];
+  const parts = await openRelay(isStaged ? { stage: { intermediaries } } : {});
   const { sourceQemu, destinationQemu } = parts;
   const builder = switchedOver();
   let sentBytes = 0;
@@ -61,12 +61,11 @@ async function switchOver() {
   };
   send();
   await destinationQemu.untilBytes(sentBytes, BOUND_MS);
-  destinationQemu.write(LOADED);
+  if (loads) destinationQemu.write(LOADED);
   const heard = () => Buffer.from(sourceQemu.received());
   const given = () => Buffer.from(destinationQemu.received());
-  await waitUntil('the sign of life', () => has(heard(), LOADED), { timeoutMs: BOUND_MS });
-  const [intermediary] = intermediaries;
-  const places = { intermediary: intermediary!, switchedBytes: sentBytes, heard, given };
+  if (loads) await until('the sign of life', () => has(heard(), LOADED));
+  const places = { intermediaries, switchedBytes: sentBytes, heard, given };
   const dispose = async (): Promise<void> => {
     await parts[Symbol.asyncDispose]();
     for (const each of intermediaries) await each[Symbol.asyncDispose]();
@@ -121,7 +120,7 @@ test('a page that is asked for before it is staged is asked of the source, and c
 test('what an intermediary has no room for goes straight, and QEMU is asked whether it has it', async () => {
   await using parts = await switchOver();
   const { source, destination, destinationQemu, builder, send, heard, given } = parts;
-  parts.intermediary.setLimit(500_000);
+  parts.intermediaries[0]!.setLimit(500_000);
   builder.partBegin();
   const noise = randomBytes(500 * PAGE_BYTES);
   for (let page = 0; page < 500; page++) {
@@ -151,6 +150,69 @@ test('what an intermediary has no room for goes straight, and QEMU is asked whet
   const { directPages } = staged!;
   expect(outcome).toBe('completed');
   expect(gathered).toMatchObject({ directPages, pages: 500 - directPages });
+});
+
+test.each([true, false])(
+  'the source is let go only after the package is loaded, staged: %s',
+  async (isStaged) => {
+    await using parts = await switchOver({ isStaged, loads: false });
+    const { source, destination, destinationQemu, builder, send, heard, given } = parts;
+    builder
+      .partBegin()
+      .page(0, 3, { kind: 'page', bytes: contentOf(3) })
+      .partEnd();
+    builder.partBegin(3).partEnd().raw([0]);
+    send();
+    await until('the page', () => has(given(), contentOf(3)));
+    destinationQemu.write(pong(PING_PAGES));
+    destinationQemu.write(request(3));
+    destinationQemu.write(pong(7));
+    await until('what is not ours', () => has(heard(), pong(7)));
+    expect(has(heard(), shut(0))).toBe(false);
+    destinationQemu.write(LOADED);
+    await until('the source QEMU to be let go', () => has(heard(), shut(0)));
+    expect(has(heard(), LOADED)).toBe(true);
+    expect(await source.result).toMatchObject({ outcome: 'completed', guest: 'destination' });
+    destinationQemu.write(shut(0));
+    destinationQemu.close();
+    expect(await destination.result).toMatchObject({ outcome: 'completed', guest: 'destination' });
+  },
+);
+
+test('without intermediaries pages go straight, each once, compressed', async () => {
+  await using parts = await switchOver({ isStaged: false });
+  const { source, destination, destinationQemu, builder, send, heard, given } = parts;
+  destinationQemu.write(request(450));
+  await until('the request', () => has(heard(), request(450)));
+  builder
+    .partBegin()
+    .page(0, 450, { kind: 'page', bytes: contentOf(200) })
+    .partEnd();
+  send();
+  await until('the page', () => has(given(), contentOf(200)));
+  builder.partBegin();
+  for (let page = 0; page < 450; page++) {
+    builder.page(0, page, { kind: 'page', bytes: contentOf(page % 150) });
+  }
+  builder.page(1, 2, { kind: 'zero' }).partEnd().partBegin(3).partEnd().raw([0]);
+  send();
+  await until('the question', () => has(given(), pingCommand(PING_PAGES)));
+  expect(has(heard(), shut(0))).toBe(false);
+  destinationQemu.write(pong(PING_PAGES));
+  await until('the source QEMU to be let go', () => has(heard(), shut(0)));
+  const sent = await source.result;
+  expect(sent).toMatchObject({ outcome: 'completed', guest: 'destination', fallbacks: [] });
+  expect(sent.staged).toBeUndefined();
+  expect(sent.wireBytes).toBeLessThan(sent.streamBytes / 5);
+  destinationQemu.write(shut(0));
+  destinationQemu.close();
+  const { outcome, gathered } = await destination.result;
+  expect(outcome).toBe('completed');
+  expect(gathered).toMatchObject({ directPages: 452, pages: 0, sourceRequests: { count: 1 } });
+  const end = Buffer.from([3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x10, 0x7e, 0, 0, 0, 2, 0]);
+  expect(given().subarray(-end.length)).toEqual(end);
+  const pages = [...Array.from({ length: 451 }, (_, page) => page), 2].sort((a, b) => a - b);
+  expect(recordsOf(given().subarray(parts.switchedBytes, -end.length))).toEqual(pages);
 });
 
 /** Pages of the records in RAM sections, ascending; each as often as it comes. */
