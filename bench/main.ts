@@ -21,6 +21,7 @@ import { kernels } from './trials/kernels.ts';
 import { loopbackPages } from './trials/loopback-pages.ts';
 import { memoryBound } from './trials/memory-bound.ts';
 import { onePath } from './trials/one-path.ts';
+import { pageRequests } from './trials/page-requests.ts';
 import { realGuests } from './trials/real-guests.ts';
 import { resentPages } from './trials/resent-pages.ts';
 import { stagingLink } from './trials/staging-link.ts';
@@ -62,6 +63,7 @@ const TRIALS: readonly Trial[] = [
   stagingRedis,
   stagingLink,
   eviction,
+  pageRequests,
 ];
 
 const { values, positionals } = parseArgs({

@@ -199,9 +199,14 @@ export class SourceStream extends MigrationStream {
         if (unused !== undefined) this.#encoder.giveSlot(unused);
         // Batches of a post-copy come in any order: they refer to no page that was kept.
         this.#encoder = this.#newEncoder();
+        this.#waiting.beginPostcopy();
         this.#beginSwitchover('postcopy');
         this.#stage.switchOver();
         return true;
+      },
+      batchPages: () => {
+        const isStaged = this.#stage.stager !== undefined;
+        return isStaged ? Infinity : this.#waiting.batchBytes >> this.#layout!.pageBits;
       },
       end: () => this.#stage.finish(),
       epoch: () => {

@@ -12,6 +12,9 @@ const BYTES_MIN: number = 256 * KiB;
 /** What may wait, as time: what QEMU says last waits as long, with the guest standing still. */
 const WAITING_MS = 30;
 
+/** In a post-copy, where the guest waits again and again: for pages it touches. */
+const POSTCOPY = { waitingMs: 15, bytesMin: 64 * KiB, batchBytesMax: 512 * KiB };
+
 /** The rate of all paths is asked for so often. */
 const LOOK_MS = 50;
 
@@ -21,6 +24,7 @@ export class WaitingLimit {
   readonly #now: () => number;
   #bytes: number = BYTES_MAX;
   #nextLookMs = Number.NEGATIVE_INFINITY;
+  #isPostcopy = false;
 
   /** @param rateOf Bytes per second of all paths; 0 as long as it is not known. */
   constructor(rateOf: () => number, now: () => number) {
@@ -33,16 +37,39 @@ export class WaitingLimit {
     const nowMs = this.#now();
     if (nowMs >= this.#nextLookMs) {
       this.#nextLookMs = nowMs + LOOK_MS;
+      const { waitingMs, bytesMin } = this.#isPostcopy
+        ? POSTCOPY
+        : { waitingMs: WAITING_MS, bytesMin: BYTES_MIN };
       const rate = this.#rateOf();
-      const wanted = rate === 0 ? BYTES_MAX : (rate * WAITING_MS) / 1000;
-      this.#bytes = Math.min(BYTES_MAX, Math.max(BYTES_MIN, wanted));
+      const wanted = rate === 0 ? BYTES_MAX : (rate * waitingMs) / 1000;
+      this.#bytes = Math.min(BYTES_MAX, Math.max(bytesMin, wanted));
     }
     return this.#bytes;
   }
+
+  /** Lets less wait from now on. */
+  beginPostcopy(): void {
+    this.#isPostcopy = true;
+    this.#nextLookMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** Bytes of pages that a batch of a post-copy may have: its last page waits for all of it. */
+  get batchBytes(): number {
+    return Math.max(POSTCOPY.bytesMin, Math.min(this.bytes, POSTCOPY.batchBytesMax));
+  }
 }
 
-/** Bytes per second of all paths that are used. */
-export function rateOf(session: Pick<Session, 'pathReports'>): number {
+/** Bytes per second of all paths in use, as measured and as allowed; 0 if neither is known. */
+export function rateOf(session: Pick<Session, 'pathReports' | 'maxBytesPerSecond'>): number {
   const used = session.pathReports().filter(({ state, isParked }) => state === 'open' && !isParked);
-  return used.reduce((sum, { bytesPerSecond }) => sum + bytesPerSecond, 0);
+  const rates = used.map((path) => limited(path.bytesPerSecond, path.maxBytesPerSecond));
+  return limited(
+    rates.reduce((sum, rate) => sum + rate, 0),
+    session.maxBytesPerSecond,
+  );
+}
+
+function limited(bytesPerSecond: number, maxBytesPerSecond: number | undefined): number {
+  if (bytesPerSecond === 0) return maxBytesPerSecond ?? 0;
+  return Math.min(bytesPerSecond, maxBytesPerSecond ?? Number.POSITIVE_INFINITY);
 }

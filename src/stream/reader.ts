@@ -185,9 +185,7 @@ export class StreamReader {
    * @throws {StreamError} ERR_STREAM_TRUNCATED If it ended before its end.
    */
   end(): void {
-    if (!this.isPastMemory) {
-      throw truncated(this.#state, this.#offsetBytes);
-    }
+    if (!this.isPastMemory) throw truncated(this.#state, this.#offsetBytes);
   }
 
   /** One step: returns where it stopped, or -1 if it must wait for a slot. */
@@ -351,7 +349,7 @@ export class StreamReader {
   /** From here on each page comes once, and sections are the destination's own. */
   #beginPostcopy(): boolean {
     if (this.#isPostcopy) return true;
-    const cutter = this.#openCutter();
+    this.#openCutter();
     this.#flushOpaque();
     this.#seal();
     if (this.#sink.postcopy?.(this.#slot) === false) return false;
@@ -359,7 +357,6 @@ export class StreamReader {
     this.#isPostcopy = true;
     this.#isWithoutBorders = true;
     this.mayHold = false;
-    cutter.setReach(BATCH_PAGES_MAX, BATCH_SPAN_MAX);
     return true;
   }
 
@@ -429,6 +426,8 @@ export class StreamReader {
       this.#slot = this.#sink.takeSlot();
       if (this.#slot === undefined) return false;
       cutter.begin(this.#slot);
+      const pages = this.#sink.batchPages?.() ?? BATCH_PAGES_MAX;
+      if (this.#isPostcopy) cutter.setReach(Math.min(pages, BATCH_PAGES_MAX), BATCH_SPAN_MAX);
     }
     if (cutter.batchEntries() === 0) cutter.setInside(this.#isInside);
     return true;

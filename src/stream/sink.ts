@@ -34,6 +34,8 @@ export interface StreamSink {
    * @returns False if it must wait for that: then nothing has happened.
    */
   postcopy?(unused: Uint8Array | undefined): boolean;
+  /** Pages that the next batch of a post-copy may have, 1 at least. @default as many as may be */
+  batchPages?(): number;
   /** A post-copy that was to be read will be carried as bytes. */
   leavesPostcopy?(why: string): void;
   /** The source may switch to post-copy; its host's pages are as large as the guest's. */

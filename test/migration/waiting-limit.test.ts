@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { WaitingLimit } from '../../src/migration/waiting-limit.ts';
+import { rateOf, WaitingLimit } from '../../src/migration/waiting-limit.ts';
 
 const MIB = 1024 * 1024;
 
@@ -31,4 +31,39 @@ test('it follows the paths, and does not ask all the time', () => {
   expect(asked).toBe(1);
   nowMs = 50;
   expect(limit.bytes).toBe(MIB);
+});
+
+test.each([
+  ['not known yet', 0, MIB, MIB / 2],
+  ['10 Mb/s', 1.25e6, MIB / 16, MIB / 16],
+  ['100 Mb/s', 12.5e6, 187_500, 187_500],
+  ['1 Gb/s', 125e6, MIB, MIB / 2],
+])('in a post-copy less waits, and batches are short; of paths of %s', (_, rate, bytes, batch) => {
+  const limit = new WaitingLimit(
+    () => rate,
+    () => 0,
+  );
+  expect(limit.bytes).toBeGreaterThanOrEqual(bytes);
+  limit.beginPostcopy();
+  expect([limit.bytes, limit.batchBytes]).toEqual([bytes, batch]);
+});
+
+test('the rate of paths is what is measured, and what is allowed', () => {
+  const path = {
+    state: 'open',
+    isParked: false,
+    bytesPerSecond: 100,
+    maxBytesPerSecond: undefined,
+  };
+  const rate = (paths: object[], maxBytesPerSecond?: number) =>
+    rateOf({ pathReports: () => paths, maxBytesPerSecond } as never);
+  expect(rate([path, path])).toBe(200);
+  expect(rate([path, { ...path, maxBytesPerSecond: 30 }])).toBe(130);
+  expect(rate([path, { ...path, isParked: true }, { ...path, state: 'lost' }])).toBe(100);
+  expect(rate([path, path], 150)).toBe(150);
+  expect(rate([path], 150)).toBe(100);
+  expect(rate([{ ...path, bytesPerSecond: 0 }])).toBe(0);
+  expect(rate([{ ...path, bytesPerSecond: 0, maxBytesPerSecond: 9 }])).toBe(9);
+  expect(rate([{ ...path, bytesPerSecond: 0 }], 7)).toBe(7);
+  expect(rate([])).toBe(0);
 });
