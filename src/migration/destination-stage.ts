@@ -139,8 +139,8 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   /** Takes pages that come straight from the source, and have come behind its first entries. */
   takePages(incoming: IncomingMessage): void {
     const taken = this.#gathererNow().takeDirect(incoming.payload, incoming.sequence);
-    taken.then(() => incoming.release()).catch((error: unknown) => this.fail(error));
-    this.#direct = Promise.all([this.#direct, taken]);
+    this.#direct = Promise.all([this.#direct, taken.then(() => incoming.release())]);
+    this.#direct.catch((error: unknown) => this.fail(error));
   }
 
   /** Every page is known: the source is let go. */

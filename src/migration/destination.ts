@@ -205,14 +205,19 @@ export class DestinationStream extends MigrationStream {
 
   /** Entries of the manifest, pages beside it; or the end: all entries came, and all else. */
   #takeMark(incoming: IncomingMessage, kind: number): void {
-    if (kind === message.MessageKind.Pages) {
-      this.#stage.takePages(incoming);
-      return;
+    try {
+      if (kind === message.MessageKind.Pages) {
+        this.#stage.takePages(incoming);
+        return;
+      }
+      if (kind === message.MessageKind.Entries) {
+        this.#stage.accept(decodeEntriesMessage(incoming.payload));
+      }
+    } catch (error) {
+      this.#fail(asPagelaneError(error));
     }
-    const isEntries = kind === message.MessageKind.Entries;
-    if (isEntries) this.#stage.accept(decodeEntriesMessage(incoming.payload));
     incoming.release();
-    if (isEntries) return;
+    if (kind === message.MessageKind.Entries || this.isSettled) return;
     this.tally.waitsFor = 'QEMU to load the last state';
     if (this.#stage.hasSwitched) this.#stage.complete();
     else this.#finishIfDone();
@@ -233,7 +238,7 @@ export class DestinationStream extends MigrationStream {
       send: (encoded) => this.lane.send({ ...encoded, isOrdered: true }),
       write: (batch) => this.#writeGathered(batch),
       command: (bytes) => this.giveLocal(Buffer.concat([this.#writer.leaveSection(), bytes])),
-      relay: (bytes) => this.#relay(bytes),
+      relay: (bytes) => this.#relayVerified(bytes),
       switched: () => this.#verification.drop('post-copy began'),
       digest: () => this.#digest.value,
       fail: (error) => this.#fail(asPagelaneError(error)),
@@ -382,21 +387,27 @@ export class DestinationStream extends MigrationStream {
     this.#usesReturnPath = true;
     const isHeard = this.#stage.isHearing;
     this.#returnPath.push(bytes);
-    const { isDue } = this.#verification;
-    if (isDue && this.#returnPath.shutStatus === 0) {
-      clearTimeout(this.#loadTimer);
-      this.#verification.holdBack(bytes);
-    } else if (isDue && this.#returnPath.isLost) {
+    if (this.#verification.isDue && this.#returnPath.isLost) {
       const text = 'Cannot verify memory: the return path of QEMU is not understood';
       this.#fail(new PagelaneError('ERR_VERIFY_MEMORY', text));
     } else if (!isHeard) {
-      this.#relay(bytes);
+      this.#relayVerified(bytes);
       this.#stage.isAligned = this.#returnPath.isBetweenMessages;
     } else if (this.#returnPath.isLost) {
       const text = 'Cannot gather: the return path of QEMU is not understood';
       this.#stage.fail(new PagelaneError('ERR_STREAM_REQUEST', text));
     } else this.#finishIfDone();
     done();
+  }
+
+  /** QEMU's success waits until memory is verified. */
+  #relayVerified(bytes: Uint8Array): void {
+    if (!this.#verification.isDue || this.#returnPath.shutStatus !== 0) {
+      this.#relay(bytes);
+      return;
+    }
+    clearTimeout(this.#loadTimer);
+    this.#verification.holdBack(bytes);
   }
 
   #relay(bytes: Uint8Array): void {

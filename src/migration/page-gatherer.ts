@@ -1,7 +1,7 @@
 import { PagelaneError, StagingError } from '../errors.ts';
 import { pagesOf } from '../page/batch-map.ts';
 import type { RamLayout } from '../page/block.ts';
-import { BatchDecoder, type DecodedBatch } from '../page/decode.ts';
+import { BatchDecoder, DECODED_MAX, type DecodedBatch } from '../page/decode.ts';
 import { type IntermediaryAddress, parseIntermediary } from '../staging/address.ts';
 import { ExtentSeal } from '../staging/extent.ts';
 import { Gather } from '../staging/gather.ts';
@@ -13,6 +13,7 @@ import type { PageRequest } from '../stream/page-request.ts';
 import { Latencies } from './latencies.ts';
 import { decodedPages, type GatheredFacts, type Tally } from './progress.ts';
 import type { StageMessage } from './stage-message.ts';
+import { Turns } from './turns.ts';
 
 /*
  * The pages of a post-copy, from intermediaries to the destination's QEMU
@@ -60,6 +61,8 @@ export class PageGatherer implements AsyncDisposable {
   readonly #stage: StageMessage;
   readonly #requests = new Latencies();
   readonly #sourceRequests = new Latencies();
+  /** What is decoded takes more memory than what was received. */
+  readonly #directTurns = new Turns(DECODED_MAX);
   readonly #intermediaries: readonly (Intermediary | undefined)[];
   readonly #decoder: BatchDecoder;
   readonly #gather: Gather;
@@ -104,9 +107,11 @@ export class PageGatherer implements AsyncDisposable {
    *   in it was staged, or came before.
    */
   async takeDirect(payload: Uint8Array, sequence: number): Promise<void> {
-    const batch = await this.#decoder.decode(payload, sequence);
-    const { block, runs } = pagesOf(payload);
-    await this.#gather.takeDirect(block, runs, () => this.#write(batch).then(() => {}));
+    await this.#directTurns.run(async () => {
+      const batch = await this.#decoder.decode(payload, sequence);
+      const { block, runs } = pagesOf(payload);
+      await this.#gather.takeDirect(block, runs, async () => void (await this.#write(batch)));
+    });
   }
 
   get intermediaryCount(): number {

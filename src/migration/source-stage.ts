@@ -121,6 +121,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** Has the destination connect, and looks at the intermediaries: before QEMU is needed. */
   announce(): void {
+    if (this.#isAnnounced) return;
     this.#isAnnounced = true;
     this.#host.put(encodeStage(this.#message, HEADER_BYTES));
     const probeKey = `${keyPrefix(this.#message.scope)}probe`;

@@ -7,7 +7,7 @@ import { PING_PAGES, pong } from '../../src/migration/return-message.ts';
 import { encodePageRequest } from '../../src/stream/page-request.ts';
 import { shut } from '../support/fake-qemu.ts';
 import { waitUntil } from '../support/lab/processes.ts';
-import { PAGE_BYTES, StreamBuilder } from '../support/qemu-stream.ts';
+import { PAGE_BYTES, postcopyAdvice, StreamBuilder } from '../support/qemu-stream.ts';
 import { RedisServer } from '../support/redis.ts';
 import { BOUND_MS, openRelay } from './support.ts';
 
@@ -23,13 +23,6 @@ const BLOCKS = [
 const LOADED = Uint8Array.of(0, 2, 0, 4, 0, 0, 0, 3);
 const PACKAGE = new Uint8Array(300).fill(9);
 
-function advice(hostBytes: number): Uint8Array {
-  const bytes = Buffer.alloc(16);
-  bytes.writeBigUInt64BE(BigInt(hostBytes), 0);
-  bytes.writeBigUInt64BE(BigInt(PAGE_BYTES), 8);
-  return bytes;
-}
-
 function contentOf(page: number): Uint8Array {
   return Uint8Array.from({ length: PAGE_BYTES }, (_, at) => page + (at % 13));
 }
@@ -37,7 +30,11 @@ function contentOf(page: number): Uint8Array {
 /** QEMU's stream as far as the package, in one builder that goes on. */
 function switchedOver(): StreamBuilder {
   const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
-  builder.command(3, advice(PAGE_BYTES)).ramStart().partBegin().page(0, 0, { kind: 'zero' });
+  builder
+    .command(3, postcopyAdvice(PAGE_BYTES))
+    .ramStart()
+    .partBegin()
+    .page(0, 0, { kind: 'zero' });
   builder.partEnd().command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
   return builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
 }
@@ -262,6 +259,20 @@ test.each([
   await destinationQemu.untilClosed(BOUND_MS);
 });
 
+test('a batch that is wrong pauses the post-copy', async () => {
+  await using parts = await switchOver({ isStaged: false });
+  const { source, destination, builder, send } = parts;
+  builder.partBegin().page(0, 3, { kind: 'page', bytes: contentOf(3) });
+  // Each page comes once.
+  for (let page = 0; page < 300; page++) builder.page(0, 3, { kind: 'zero' });
+  builder.partEnd();
+  send();
+  const received = await destination.result;
+  expect(received).toMatchObject({ error: { code: 'ERR_POSTCOPY_PAUSED' }, guest: 'destination' });
+  expect(received.error!.message).toContain('page 3 is');
+  expect(await source.result).toMatchObject({ error: { code: 'ERR_POSTCOPY_PAUSED' } });
+});
+
 test('huge pages go straight to the destination, and that is said', async () => {
   await using server = await RedisServer.start();
   const intermediaries = await openIntermediaries([server.address]);
@@ -269,7 +280,7 @@ test('huge pages go straight to the destination, and that is said', async () => 
   const { source, destinationQemu, sourceQemu } = parts;
   const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
   builder
-    .command(3, advice(2 * 1024 * 1024))
+    .command(3, postcopyAdvice(2 * 1024 * 1024))
     .ramStart()
     .partBegin();
   const bytes = builder.bytes();

@@ -85,6 +85,29 @@ describe('with a return path', () => {
     expect(verified).toEqual({ ...VERIFIED, differing: 2 });
   });
 
+  test.each([false, true])(
+    'of a guest that may move by post-copy, and does not; damaged: %s',
+    async (isDamaged) => {
+      if (isDamaged) damage(17);
+      await using parts = await carried(smallStream({ mayPostcopy: true }));
+      parts.destinationQemu.write(PONG);
+      const heard = () => parts.sourceQemu.received().length;
+      await waitUntil('what is no success', () => heard() === 8, { timeoutMs: BOUND_MS });
+      parts.destinationQemu.write(shut(0));
+      parts.destinationQemu.close();
+      if (isDamaged) {
+        expect((await parts.destination.result).error!.code).toBe('ERR_VERIFY');
+        expect(heard()).toBe(8);
+        return;
+      }
+      await waitUntil('its success', () => heard() === 16, { timeoutMs: BOUND_MS });
+      parts.sourceQemu.close();
+      const received = await parts.destination.result;
+      expect(received).toMatchObject({ outcome: 'completed', verified: VERIFIED, fallbacks: [] });
+      expect(await parts.source.result).toMatchObject({ outcome: 'completed', fallbacks: [] });
+    },
+  );
+
   test('a QEMU that failed is not verified', async () => {
     damage(1);
     await using parts = await carried();

@@ -11,6 +11,14 @@ export interface Block {
   readonly pages: number;
 }
 
+/** What POSTCOPY_ADVISE says of page sizes: all those of the host together, and the guest's. */
+export function postcopyAdvice(hostBytes: number): Uint8Array {
+  const bytes = Buffer.alloc(16);
+  bytes.writeBigUInt64BE(BigInt(hostBytes), 0);
+  bytes.writeBigUInt64BE(BigInt(PAGE_BYTES), 8);
+  return bytes;
+}
+
 /** Appends QEMU's bytes. */
 export class StreamBuilder {
   readonly #parts: Uint8Array[] = [];

@@ -1,4 +1,4 @@
-import { PAGE_BYTES, StreamBuilder } from './qemu-stream.ts';
+import { PAGE_BYTES, postcopyAdvice, StreamBuilder } from './qemu-stream.ts';
 
 const PAGE_COUNT = 64;
 /** What tells the pages of the last round from others. */
@@ -8,13 +8,16 @@ const LAST_ROUND = 100;
 export interface SmallStreamOptions {
   /** The source opened the return path. @default true */
   readonly hasReturnPath?: boolean;
+  /** The source said that it may switch to post-copy. @default false */
+  readonly mayPostcopy?: boolean;
   /** Further bytes of device state. */
   readonly deviceBytes?: number;
 }
 
-function begin({ hasReturnPath = true }: SmallStreamOptions): StreamBuilder {
+function begin({ hasReturnPath = true, mayPostcopy = false }: SmallStreamOptions): StreamBuilder {
   const builder = new StreamBuilder({ blocks: [{ name: 'pc.ram', pages: PAGE_COUNT }] }).header();
   if (hasReturnPath) builder.command(1).command(2, [0, 0, 0, 1]);
+  if (mayPostcopy) builder.command(3, postcopyAdvice(PAGE_BYTES));
   return builder.ramStart();
 }
 
