@@ -24,8 +24,8 @@ import { encodeStaged, type StageMessage } from './stage-message.ts';
  *   1. open       connections to all of them; then the source may switch over      open
  *   2. gather     what the source says is there; what QEMU asks for, first         accept, hear
  *   3. take       what comes straight from the source                              takePages
- *   4. complete   nothing more comes from the source: QEMU has said that it has loaded the
- *                 package, and what came straight; the source is let go            complete
+ *   4. complete   nothing more comes from the source: when QEMU has said that it has loaded
+ *                 the package, and what came straight, the source is let go        complete
  *   5. end        when all pages are with QEMU, so is what follows them            host.gathered
  *
  * What QEMU asks for before the source has staged it, is asked of the source.
@@ -90,7 +90,12 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
     return this.#ticket !== undefined && this.isAligned;
   }
 
-  /** Whether pages come from intermediaries now. */
+  /** Whether there are no intermediaries: the source stays until QEMU has loaded everything. */
+  get #isDirect(): boolean {
+    return this.#ticket?.intermediaries.length === 0;
+  }
+
+  /** Whether post-copy has begun. */
   get hasSwitched(): boolean {
     return this.#host.tally.phase === 'postcopy';
   }
@@ -143,30 +148,35 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
     this.#direct.catch((error: unknown) => this.fail(error));
   }
 
-  /** Every page is known: the source is let go. */
+  /** Every page is known. */
   complete(): void {
-    this.#letSourceGo(this.#gathererNow()).catch((error: unknown) => this.fail(error));
+    this.#complete(this.#gathererNow()).catch((error: unknown) => this.fail(error));
   }
 
+  async #complete(gatherer: PageGatherer): Promise<void> {
+    await this.#direct;
+    if (!this.#isDirect) await this.#letSourceGo(gatherer);
+    if (this.#isOver) return;
+    gatherer.complete();
+    this.#host.tally.waitsFor = 'pages to be gathered';
+    await gatherer.done();
+    this.#host.gathered();
+  }
+
+  /** Tells the source that it is needed no more, as soon as it is so. */
   async #letSourceGo(gatherer: PageGatherer): Promise<void> {
     if (this.#direct !== undefined) {
-      await this.#direct;
       // Nobody else has them once the source is gone, and what is written may be on its way.
       this.#host.command(pingCommand(PING_PAGES));
       await this.#hasDirect.promise;
     }
     // The source hears it too, as long as it is needed.
     await this.#hasLoaded.promise;
-    const ticket = this.#ticket!;
-    if (ticket.intermediaries.length > 0) await this.#settings.keepTicket?.(ticket);
+    await this.#settings.keepTicket?.(this.#ticket!);
     if (this.#isOver) return;
-    gatherer.complete();
     gatherer.startRemoving();
     this.#tell(true);
     this.#needsSource = false;
-    this.#host.tally.waitsFor = 'pages to be gathered';
-    await gatherer.done();
-    this.#host.gathered();
   }
 
   /** QEMU has loaded everything. */
@@ -190,9 +200,9 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
       this.#hasDirect.resolve();
       return;
     }
-    // The source hears of success when it is let go.
-    const isSuccess = Buffer.compare(message, SHUT_SUCCESS) === 0;
-    if (this.#needsSource && !isSuccess) this.#host.relay(message);
+    // A source that is let go hears of success then.
+    const isHeld = !this.#isDirect && Buffer.compare(message, SHUT_SUCCESS) === 0;
+    if (this.#needsSource && !isHeld) this.#host.relay(message);
   }
 
   /** Answers a request, or asks the source; one that cannot be so ends the migration. */

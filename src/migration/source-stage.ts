@@ -27,8 +27,8 @@ import {
  *   4. finish   all of them are held; the destination is told all entries            finish
  *   5. free     it runs the guest and knows where all pages are: so QEMU may go      #free
  *
- * Without intermediaries pages go straight to the destination, in the stream's order; what is asked
- * of the destination is asked when QEMU says that it may switch.
+ * Without intermediaries pages go straight to the destination. It is asked whether it is ready when
+ * QEMU says that it may switch, and QEMU goes when the destination's has loaded everything.
  *
  * Until 2 the guest is here. From then on it is at the destination, and paused there if staging
  * fails before 5: the source QEMU has its pages until then.
@@ -186,8 +186,12 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** QEMU has given its last page. */
   finish(): void {
-    if (!this.isDirect) this.#host.tally.waitsFor = 'intermediaries to hold all pages';
-    Promise.resolve(this.#stager?.finish()).then(
+    if (this.isDirect) {
+      this.#host.putEnd();
+      return;
+    }
+    this.#host.tally.waitsFor = 'intermediaries to hold all pages';
+    this.#stager!.finish().then(
       () => {
         if (this.#isOver) return;
         this.#limitWait('the destination to know where all pages are');

@@ -253,7 +253,7 @@ export class SourceStream extends MigrationStream {
   #free(stage: SourceStage): void {
     if (this.#departure !== undefined) return;
     const evictionMs = Math.round(this.now - this.#startedAtMs!);
-    if (stage.stager !== undefined) this.tally.staged = { ...stage.stager.facts(), evictionMs };
+    this.tally.staged = { ...stage.stager!.facts(), evictionMs };
     this.#applied = this.#outbox.digest;
     this.giveLocal(SHUT_SUCCESS);
     this.giveLocalEnd();
@@ -436,7 +436,7 @@ export class SourceStream extends MigrationStream {
       return;
     }
     this.#reader.flush();
-    this.#putEnd();
+    if (!this.#isEndQueued) this.#putEnd();
   }
 
   #putEnd(): void {

@@ -1,10 +1,12 @@
-// Requires: every QEMU of the lab, root for userfaultfd and namespaces.
+// Requires: every QEMU of the lab, /dev/shm, root for userfaultfd and namespaces.
+import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { newestQemu, olderQemu } from '../support/lab/binaries.ts';
 import { beginTo, configure, finish } from '../support/lab/migrate.ts';
 import { createPaths } from '../support/lab/netns.ts';
 import { compareMemory } from '../support/lab/pmem.ts';
-import { PagelaneMigration } from '../support/pagelane.ts';
+import { waitUntil } from '../support/lab/processes.ts';
+import { filledContent, PagelaneMigration, startFilledPair } from '../support/pagelane.ts';
 import { startPair } from './support.ts';
 
 const WORKLOAD = { fill: 96, rate: 2000, content: 'mixed' } as const;
@@ -48,3 +50,41 @@ test('post-copy of a stopped guest with an older QEMU: all of RAM is equal', asy
   const { differing } = await compareMemory(pair);
   expect(differing).toEqual([]);
 }, 180_000);
+
+test.each([
+  { name: 'newest QEMU', qemu: newestQemu() },
+  { name: 'older QEMU', qemu: olderQemu() ?? newestQemu() },
+])(
+  'receive is killed in the middle: post-copy is paused, and QEMU recovers it ($name)',
+  async ({ qemu }) => {
+    await using pair = await startFilledPair({ qemu, content: filledContent(1) });
+    const sendWords = ['--max-bandwidth', '4MB', '--resume-timeout', '0'];
+    await using migration = new PagelaneMigration({ pathCount: 2, sendWords });
+    await migration.beginPostcopy(pair);
+    const ways = { timeoutMs: 30_000 };
+    await pair.source.qmp.waitForMigration(['postcopy-active'], ways);
+    await waitUntil(
+      'pages to flow',
+      () => /"phase":"postcopy".*"raw":[1-9]/.test(migration.sender.stdout()),
+      ways,
+    );
+    migration.receiver.signal('SIGKILL');
+    expect(await migration.sender.exit(30_000), migration.narration()).toBe(7);
+    for (const guest of [pair.source, pair.destination]) {
+      const status = await guest.qmp.waitForMigration(['postcopy-paused', 'completed'], ways);
+      expect(status).toBe('postcopy-paused');
+    }
+    await using again = new PagelaneMigration({ pathCount: 2, isRecovery: true });
+    await again.recover(pair);
+    const recovered = await again.results();
+    expect(recovered.exitCodes).toEqual([0, 0]);
+    for (const guest of [pair.source, pair.destination]) {
+      expect(await guest.qmp.waitForMigration(['completed', 'failed'], ways)).toBe('completed');
+    }
+    const [wanted, found] = [pair.sourceMemory, pair.destinationMemory].map((file) =>
+      readFileSync(file),
+    );
+    expect(Buffer.compare(wanted!, found!)).toBe(0);
+  },
+  120_000,
+);
