@@ -33,7 +33,7 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_PARK_STREAM$/, 'look at QEMU: postcopy-ram on, no xbzrle, multifd, dirty-bitmaps'],
   [/^ERR_TICKET$/, 'look at the file: without it nobody can open what is parked'],
   [/^ERR_RECOVERY$/, "give this guest's ticket, and --recover only where post-copy is paused"],
-  [/^ERR_STREAM_POSTCOPY$/, 'staging cannot read this post-copy: recover it without --stage'],
+  [/^ERR_STREAM_POSTCOPY$/, 'this post-copy cannot be read: recover it, without --stage'],
   [/^ERR_STREAM_REQUEST$/, 'give QEMU the same machine and RAM blocks at both ends'],
   [/^ERR_STREAM_/, STREAM],
   [

@@ -61,7 +61,7 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   #isOver = false;
   #needsSource = true;
   /** What came straight from the source, until it is written. */
-  #direct: Promise<unknown> | undefined;
+  #direct: Promise<void> | undefined;
   readonly #hasDirect = new Deferred<void>();
   readonly #hasLoaded = new Deferred<void>();
   /** Whether what the source heard of QEMU so far ends with a whole message. */
@@ -144,7 +144,9 @@ export class DestinationStage implements AsyncDisposable, LimitedStage {
   /** Takes pages that come straight from the source, and have come behind its first entries. */
   takePages(incoming: IncomingMessage): void {
     const taken = this.#gathererNow().takeDirect(incoming.payload, incoming.sequence);
-    this.#direct = Promise.all([this.#direct, taken.then(() => incoming.release())]);
+    const all = Promise.all([this.#direct, taken.then(() => incoming.release())]);
+    // Without a value: each would hold all before it.
+    this.#direct = all.then(() => {});
     this.#direct.catch((error: unknown) => this.fail(error));
   }
 

@@ -205,8 +205,9 @@ export class SourceStream extends MigrationStream {
         return true;
       },
       batchPages: () => {
-        const isStaged = this.#stage.stager !== undefined;
-        return isStaged ? Infinity : this.#waiting.batchBytes >> this.#layout!.pageBits;
+        if (this.#stage.stager !== undefined) return Number.POSITIVE_INFINITY;
+        // The last page of a batch waits for all of it.
+        return this.#waiting.bytes >> this.#layout!.pageBits;
       },
       end: () => this.#stage.finish(),
       epoch: () => {

@@ -6,14 +6,14 @@ import { KiB, MiB } from '../units.ts';
 /** Most encoded bytes that wait for a path, beside the paths' own room. */
 const BYTES_MAX: number = MiB;
 
-/** Fewer would leave paths without work while the next batch is made. */
-const BYTES_MIN: number = 256 * KiB;
-
-/** What may wait, as time: what QEMU says last waits as long, with the guest standing still. */
-const WAITING_MS = 30;
+/**
+ * What may wait, as time: what QEMU says last waits as long, with the guest standing still. Fewer
+ * bytes would leave paths without work while the next batch is made.
+ */
+const PRECOPY = { waitingMs: 30, bytesMin: 256 * KiB };
 
 /** In a post-copy, where the guest waits again and again: for pages it touches. */
-const POSTCOPY = { waitingMs: 15, bytesMin: 64 * KiB, batchBytesMax: 512 * KiB };
+const POSTCOPY = { waitingMs: 15, bytesMin: 64 * KiB };
 
 /** The rate of all paths is asked for so often. */
 const LOOK_MS = 50;
@@ -24,7 +24,7 @@ export class WaitingLimit {
   readonly #now: () => number;
   #bytes: number = BYTES_MAX;
   #nextLookMs = Number.NEGATIVE_INFINITY;
-  #isPostcopy = false;
+  #limits = PRECOPY;
 
   /** @param rateOf Bytes per second of all paths; 0 as long as it is not known. */
   constructor(rateOf: () => number, now: () => number) {
@@ -37,9 +37,7 @@ export class WaitingLimit {
     const nowMs = this.#now();
     if (nowMs >= this.#nextLookMs) {
       this.#nextLookMs = nowMs + LOOK_MS;
-      const { waitingMs, bytesMin } = this.#isPostcopy
-        ? POSTCOPY
-        : { waitingMs: WAITING_MS, bytesMin: BYTES_MIN };
+      const { waitingMs, bytesMin } = this.#limits;
       const rate = this.#rateOf();
       const wanted = rate === 0 ? BYTES_MAX : (rate * waitingMs) / 1000;
       this.#bytes = Math.min(BYTES_MAX, Math.max(bytesMin, wanted));
@@ -49,13 +47,8 @@ export class WaitingLimit {
 
   /** Lets less wait from now on. */
   beginPostcopy(): void {
-    this.#isPostcopy = true;
+    this.#limits = POSTCOPY;
     this.#nextLookMs = Number.NEGATIVE_INFINITY;
-  }
-
-  /** Bytes of pages that a batch of a post-copy may have: its last page waits for all of it. */
-  get batchBytes(): number {
-    return Math.max(POSTCOPY.bytesMin, Math.min(this.bytes, POSTCOPY.batchBytesMax));
   }
 }
 

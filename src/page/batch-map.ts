@@ -16,7 +16,7 @@ const PAGE_KIND_MIN = 0x10;
 /**
  * Block and pages of a batch that this process has sealed, or decoded.
  *
- * @throws {ProtocolError} ERR_BATCH_MAP If they are of several blocks.
+ * @throws {ProtocolError} ERR_BATCH_MAP If there is none, or they are of several blocks.
  */
 export function pagesOf(batch: Uint8Array): { block: number; runs: PageRun[] } {
   const view = new DataView(batch.buffer, batch.byteOffset, batch.byteLength);
@@ -33,5 +33,6 @@ export function pagesOf(batch: Uint8Array): { block: number; runs: PageRun[] } {
     const first = Number(view.getBigUint64(at + 8, true));
     pushRun(runs, { first, count: view.getUint16(at + 4, true) });
   }
+  if (block < 0) throw new ProtocolError('ERR_BATCH_MAP', 'There is no page in it');
   return { block, runs };
 }

@@ -60,6 +60,13 @@ export class Places {
     return this.#failing.size > 0;
   }
 
+  /** Whether one that is not lost would take another value at once. */
+  get hasSlot(): boolean {
+    return this.#places.some(
+      ({ intermediary }, index) => !this.#lost.has(index) && intermediary.hasSlot,
+    );
+  }
+
   nameOf(index: number): string {
     return this.#places[index]!.intermediary.name;
   }

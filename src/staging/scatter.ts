@@ -367,7 +367,7 @@ export class Scatter implements AsyncDisposable {
 
   /** Whether an extent would have to wait for an intermediary. */
   get isBusy(): boolean {
-    return this.#places.states().every(({ isUsable, hasSlot }) => !isUsable || !hasSlot);
+    return !this.#places.hasSlot;
   }
 
   /** Whether an intermediary is waited for that holds what nobody else has. */

@@ -426,8 +426,10 @@ export class StreamReader {
       this.#slot = this.#sink.takeSlot();
       if (this.#slot === undefined) return false;
       cutter.begin(this.#slot);
-      const pages = this.#sink.batchPages?.() ?? BATCH_PAGES_MAX;
-      if (this.#isPostcopy) cutter.setReach(Math.min(pages, BATCH_PAGES_MAX), BATCH_SPAN_MAX);
+      if (this.#isPostcopy) {
+        const pages = this.#sink.batchPages?.() ?? BATCH_PAGES_MAX;
+        cutter.setReach(Math.min(pages, BATCH_PAGES_MAX), BATCH_SPAN_MAX);
+      }
     }
     if (cutter.batchEntries() === 0) cutter.setInside(this.#isInside);
     return true;

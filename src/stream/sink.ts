@@ -34,7 +34,7 @@ export interface StreamSink {
    * @returns False if it must wait for that: then nothing has happened.
    */
   postcopy?(unused: Uint8Array | undefined): boolean;
-  /** Pages that the next batch of a post-copy may have, 1 at least. @default as many as may be */
+  /** Most pages of the next batch of a post-copy, 1 at least. @default as many as there may be */
   batchPages?(): number;
   /** A post-copy that was to be read will be carried as bytes. */
   leavesPostcopy?(why: string): void;

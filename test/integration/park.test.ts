@@ -5,15 +5,33 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { codeOf, Intermediary, parkGuest, QemuListener } from '../../src/index.ts';
 import { newestQemu, olderQemu } from '../support/lab/binaries.ts';
+import type { Guest } from '../support/lab/guest.ts';
 import { configure, listenAt } from '../support/lab/migrate.ts';
 import { compareMemory } from '../support/lab/pmem.ts';
-import { run, startProcess, waitUntil } from '../support/lab/processes.ts';
+import { type RunningProcess, run, startProcess, waitUntil } from '../support/lab/processes.ts';
 import { PAGELANE } from '../support/pagelane.ts';
 import { RedisServer } from '../support/redis.ts';
 import { startPair } from './support.ts';
 
 const WORKLOAD = { fill: 96, rate: 2000, content: 'mixed' } as const;
 const POSTCOPY = { capabilities: { 'postcopy-ram': true } };
+
+/** Begins to park a guest by its monitor. */
+function startPark(
+  { extraMonitor }: Guest,
+  { ticket, stage }: { readonly ticket: string; readonly stage: string },
+  words: readonly string[] = [],
+): RunningProcess {
+  const command = [...PAGELANE, 'park', extraMonitor, '--ticket', ticket, '--stage', stage];
+  return startProcess([...command, ...words]);
+}
+
+/** Waits until some of a guest is there. */
+async function untilStaged({ admin }: RedisServer): Promise<void> {
+  await waitUntil('extents to be there', async () => (await admin.dbsize()) > 50, {
+    timeoutMs: 20_000,
+  });
+}
 
 test.each([
   ['the newest QEMU', newestQemu()],
@@ -93,10 +111,7 @@ test('a guest that cannot be parked runs on where it is', async () => {
     await using pair = await startPair({ memoryMiB: 256, workload: WORKLOAD });
     const ticket = join(folder, 'ticket');
     const park = (stage: string) =>
-      startProcess([
-        ...[...PAGELANE, 'park', pair.source.extraMonitor, '--ticket', ticket],
-        ...['--stage', stage, '--stage-bandwidth', '20MB'],
-      ]);
+      startPark(pair.source, { ticket, stage }, ['--stage-bandwidth', '20MB']);
 
     const refused = park(small.address.text);
     expect(await refused.exit(30_000)).toBe(1);
@@ -104,9 +119,7 @@ test('a guest that cannot be parked runs on where it is', async () => {
     await pair.source.waitForCounter(pair.source.counter() + 2, 20_000);
 
     const lost = park(dying.address.text);
-    await waitUntil('extents to be there', async () => (await dying.admin.dbsize()) > 50, {
-      timeoutMs: 20_000,
-    });
+    await untilStaged(dying);
     await dying.kill();
     expect(await lost.exit(60_000)).toBe(1);
     expect(lost.stderr()).toMatch(/ERR_STAGING_/);
@@ -124,12 +137,9 @@ test('a guest that came by parking runs on if it cannot be parked again, or not 
     await using server = await RedisServer.start(['--maxmemory', '1gb']);
     await using pair = await startPair({ memoryMiB: 256, workload: WORKLOAD });
     const ticket = join(folder, 'ticket');
-    const park = (monitor: string, words: readonly string[] = []) =>
-      startProcess([
-        ...[...PAGELANE, 'park', monitor, '--ticket', ticket],
-        ...['--stage', server.address.text, ...words],
-      ]);
-    const first = park(pair.source.extraMonitor);
+    const park = (guest: Guest, words: readonly string[] = []) =>
+      startPark(guest, { ticket, stage: server.address.text }, words);
+    const first = park(pair.source);
     expect(await first.exit(60_000)).toBe(0);
     const counter = pair.source.counter();
     await pair.source.stop();
@@ -141,23 +151,21 @@ test('a guest that came by parking runs on if it cannot be parked again, or not 
     await run([...PAGELANE, 'gather', ticket, '--qemu', uri]);
     await pair.destination.waitForCounter(counter + 2, 20_000);
 
-    const second = park(pair.destination.extraMonitor);
+    const second = park(pair.destination);
     expect(await second.exit(30_000)).toBe(1);
     expect(second.stderr()).toContain('ERR_TICKET');
     rmSync(ticket);
     await pair.destination.waitForCounter(pair.destination.counter() + 2, 20_000);
 
-    const interrupted = park(pair.destination.extraMonitor, ['--stage-bandwidth', '5MB']);
-    await waitUntil('extents to be there', async () => (await server.admin.dbsize()) > 50, {
-      timeoutMs: 20_000,
-    });
+    const interrupted = park(pair.destination, ['--stage-bandwidth', '5MB']);
+    await untilStaged(server);
     interrupted.signal('SIGINT');
     expect(await interrupted.exit(30_000)).toBe(130);
     await pair.destination.waitForCounter(pair.destination.counter() + 2, 20_000);
     await pair.destination.verifyMemory();
     expect(existsSync(ticket)).toBe(false);
 
-    const third = park(pair.destination.extraMonitor);
+    const third = park(pair.destination);
     expect(await third.exit(60_000)).toBe(0);
     expect(existsSync(ticket)).toBe(true);
   } finally {

@@ -43,3 +43,10 @@ test('a batch with pages of two blocks is refused', () => {
   const code = 'ERR_BATCH_MAP';
   expect(() => pagesOf(batchOf([one!, other!]))).toThrow(expect.objectContaining({ code }));
 });
+
+test('a batch without a page is refused', () => {
+  const code = 'ERR_BATCH_MAP';
+  for (const entries of [[], [{ kind: 1, block: 0, first: 0, count: 1 }]]) {
+    expect(() => pagesOf(batchOf(entries))).toThrow(expect.objectContaining({ code }));
+  }
+});

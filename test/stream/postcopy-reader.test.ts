@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { Decoded, Sealed, SLOT_ROOM_BYTES } from '../../src/native.ts';
+import { pagesOf as runsOf } from '../../src/page/batch-map.ts';
 import type { RamLayout } from '../../src/page/block.ts';
 import { BatchDecoder } from '../../src/page/decode.ts';
 import { BatchEncoder, LITERAL_BYTES_MAX } from '../../src/page/encode.ts';
 import { StreamReader } from '../../src/stream/reader.ts';
 import type { BytesPlace } from '../../src/stream/sink.ts';
 import { createPrng, integerBelow } from '../support/prng.ts';
-import { PAGE_BYTES, StreamBuilder } from '../support/qemu-stream.ts';
+import { PAGE_BYTES, postcopyAdvice, StreamBuilder } from '../support/qemu-stream.ts';
 import { cutAnywhere } from './support.ts';
 
 const BLOCKS = [
@@ -17,18 +18,10 @@ const BLOCKS = [
 const SEEDS = Array.from({ length: 12 }, (_, index) => index + 1);
 const COMMAND = { returnPath: 1, ping: 2, advise: 3, discard: 6, package: 7 } as const;
 
-/** What QEMU says of page sizes when it advises post-copy. */
-function advice(hostBytes = PAGE_BYTES): Uint8Array {
-  const bytes = Buffer.alloc(16);
-  bytes.writeBigUInt64BE(BigInt(hostBytes), 0);
-  bytes.writeBigUInt64BE(BigInt(PAGE_BYTES), 8);
-  return bytes;
-}
-
 function begin(): StreamBuilder {
   const builder = new StreamBuilder({ blocks: BLOCKS }).header();
   builder.command(COMMAND.returnPath).command(COMMAND.ping, [0, 0, 0, 1]);
-  return builder.command(COMMAND.advise, advice()).ramStart();
+  return builder.command(COMMAND.advise, postcopyAdvice(PAGE_BYTES)).ramStart();
 }
 
 /** What QEMU writes when it switches: what the destination must forget, and the package. */
@@ -95,10 +88,15 @@ function newSlot(): Uint8Array {
   return new Uint8Array(new ArrayBuffer(SLOT_ROOM_BYTES + LITERAL_BYTES_MAX));
 }
 
+interface ReadOptions {
+  readonly isBusy?: () => boolean;
+  readonly batchPages?: () => number;
+}
+
 /** Reads a whole stream; bytes that come in pieces are joined. */
 function readAll(
   chunks: Iterable<Uint8Array>,
-  { isBusy = () => false }: { readonly isBusy?: () => boolean } = {},
+  { isBusy = () => false, batchPages }: ReadOptions = {},
 ): { found: Found[]; layout: RamLayout | undefined; reader: StreamReader; unused: number } {
   const found: Found[] = [];
   let layout: RamLayout | undefined;
@@ -140,6 +138,7 @@ function readAll(
         return true;
       },
       end: () => found.push({ kind: 'end' }),
+      ...(batchPages && { batchPages }),
     },
     { readsPostcopy: true },
   );
@@ -260,7 +259,7 @@ test.each([
   ['64 KiB', 65_536],
 ])('a post-copy of huge pages is left as it is: %s', (_, hostBytes) => {
   const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(COMMAND.returnPath);
-  builder.command(COMMAND.advise, advice(hostBytes));
+  builder.command(COMMAND.advise, postcopyAdvice(hostBytes));
   const left: string[] = [];
   const reader = new StreamReader(
     {
@@ -318,4 +317,23 @@ test('a recovered post-copy, which has no header, is carried verbatim', () => {
   const { reader, found } = readAll([builder.bytes()]);
   expect(reader.fallback).toBe('post-copy');
   expect(found).toHaveLength(1);
+});
+
+test.each([
+  [1, 1],
+  [5, 5],
+  [1000, 128],
+])('batches have no more pages than the sink wants, %i, and no more than %i', (wanted, most) => {
+  const builder = switchOver(begin().partBegin().page(0, 0, { kind: 'zero' }).partEnd());
+  builder.partBegin();
+  for (let page = 1; page <= 300; page++) builder.page(0, page, { kind: 'zero' });
+  const stream = builder.partEnd().partBegin(3).partEnd().raw([0]).bytes();
+  const { found } = readAll([stream], { batchPages: () => wanted });
+  const counts = found.flatMap((each) =>
+    each.kind === 'pages' && each.isPostcopy
+      ? [runsOf(each.batch).runs.reduce((sum, { count }) => sum + count, 0)]
+      : [],
+  );
+  expect(Math.max(...counts)).toBe(most);
+  expect(counts.reduce((sum, count) => sum + count, 0)).toBe(300);
 });
