@@ -132,7 +132,7 @@ export async function send(args: readonly string[]): Promise<number> {
     return reporter.early('source', error);
   } finally {
     await control?.close();
-    listener?.close();
+    await listener?.close();
     await closeIntermediaries(stage?.intermediaries ?? []);
   }
 }
@@ -175,10 +175,6 @@ async function openChannel(
   signal: AbortSignal,
 ): Promise<QemuChannel> {
   if (listener === undefined) return QemuChannel.stdio();
-  listener.onExtraConnection = () =>
-    reporter.warn(
-      'QEMU opened a second channel, which was refused: turn off multifd and postcopy-preempt',
-    );
   reporter.say(`ready; in QEMU: migrate ${formatQemuAddress(common.qemu)}`);
   const over = new AbortController();
   migration.result.then((result) => over.abort(errorOf(result)));

@@ -106,6 +106,7 @@ class Parking {
         this.#feed();
       },
       end: () => this.#fail(new PagelaneError('ERR_STREAM_TRUNCATED', CLOSED)),
+      refuse: (error) => this.#fail(error),
     });
     this.#await();
     const { signal } = this.#options;

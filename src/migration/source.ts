@@ -440,6 +440,10 @@ export class SourceStream extends MigrationStream {
     if (!this.#isEndQueued) this.#putEnd();
   }
 
+  protected override refuseLocal(error: PagelaneError): void {
+    this.#fail(error, this.#guestIfLost());
+  }
+
   #putEnd(): void {
     this.#isEndQueued = true;
     this.#outbox.putEnd();

@@ -121,9 +121,13 @@ export abstract class MigrationStream extends Duplex {
     const reader: ChannelReader = {
       chunk: (bytes, done) => this.takeLocal(bytes, done),
       end: () => this.takeLocalEnd(),
+      refuse: (error) => this.refuseLocal(error),
     };
     channel.start(reader);
   }
+
+  /** The local QEMU does what cannot be carried. */
+  protected refuseLocal(_error: PagelaneError): void {}
 
   /** Gives bytes to the local QEMU; they stay as they are until `done`. */
   protected giveLocal(bytes: Uint8Array, done: () => void = () => {}): void {

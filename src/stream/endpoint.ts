@@ -16,12 +16,20 @@ import { native } from '../native.ts';
 /** Bytes read at once; small enough to stay in the processor's cache until they are cut. */
 const READ_BYTES = 256 * 1024;
 
+/** Channels beside the first whose bytes are read and forgotten; QEMU opens at most 255. */
+const EXTRAS_MAX = 255;
+
+/** QEMU closes its other channels within this time once the first is closed, or they are closed. */
+const EXTRAS_CLOSE_MS = 10_000;
+
 /** Takes what QEMU sends. */
 export interface ChannelReader {
   /** Bytes, valid until `done` is called; nothing more comes before that. */
   chunk(bytes: Uint8Array, done: () => void): void;
   /** QEMU closed its end. */
   end(): void;
+  /** QEMU does what it must not do: it cannot be carried. */
+  refuse?(error: EndpointError): void;
 }
 
 /** One open migration channel to QEMU, both ways. */
@@ -36,6 +44,7 @@ export class QemuChannel {
   readonly #output: Duplex;
   readonly #input: Duplex;
   #reader: ChannelReader | undefined;
+  #refusal: EndpointError | undefined;
   #hasEnded = false;
 
   private constructor(
@@ -110,6 +119,14 @@ export class QemuChannel {
     this.#input.resume();
     // Sockets made from a handle or descriptor do not read before they are asked.
     this.#input.read(0);
+    if (this.#refusal !== undefined) reader.refuse?.(this.#refusal);
+  }
+
+  /** Tells who reads that it cannot be carried what QEMU does; the channel stays as it is. */
+  refuse(error: EndpointError): void {
+    if (this.#refusal !== undefined) return;
+    this.#refusal = error;
+    this.#reader?.refuse?.(error);
   }
 
   /**
@@ -187,12 +204,9 @@ export class QemuChannel {
 /** Waits for QEMU to connect to a socket of ours. */
 export class QemuListener {
   readonly address: string;
-  /**
-   * Called for each connection after the first: the channels of multifd or preempt, which are not
-   * taken.
-   */
-  onExtraConnection: (() => void) | undefined;
   readonly #server: Server;
+  /** The channels of multifd or preempt. */
+  readonly #extras = new Set<Socket>();
   readonly #first: Promise<QemuChannel>;
 
   private constructor(server: Server, address: string) {
@@ -202,8 +216,7 @@ export class QemuListener {
       let isTaken = false;
       server.on('connection', (socket: Socket) => {
         if (isTaken) {
-          socket.destroy();
-          this.onExtraConnection?.();
+          this.#refuse(socket);
           return;
         }
         isTaken = true;
@@ -255,10 +268,44 @@ export class QemuListener {
     return await before(this.#first, timeoutMs, late, signal);
   }
 
-  /** Stops listening; open channels stay. */
-  close(): void {
+  /** Stops listening, and sees off the channels that were refused; the first one stays. */
+  async close(): Promise<void> {
     this.#server.close();
+    const extras = [...this.#extras];
+    const late = setTimeout(() => {
+      for (const socket of extras) socket.destroy();
+    }, EXTRAS_CLOSE_MS);
+    await Promise.all(extras.map((socket) => finished(socket)));
+    clearTimeout(late);
   }
+
+  /**
+   * Has the migration fail, by its first channel. A QEMU that loses one of the others before may
+   * wait for ever (10.0, one time in ten): they stay until it closes them.
+   */
+  #refuse(socket: Socket): void {
+    if (this.#extras.size >= EXTRAS_MAX) {
+      socket.destroy();
+      return;
+    }
+    this.#extras.add(socket);
+    socket.on('error', () => {}); // its 'close' follows
+    socket.on('close', () => this.#extras.delete(socket));
+    socket.resume();
+    const error = new EndpointError(
+      'ERR_QEMU_CHANNELS',
+      `QEMU opened a second channel at ${this.address}: multifd or postcopy-preempt is on`,
+      this.address,
+    );
+    this.#first.then((channel) => channel.refuse(error));
+  }
+}
+
+/** Resolves when a socket is closed, whatever closed it. */
+function finished(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    socket.on('close', () => resolve());
+  });
 }
 
 function listenError(address: string, cause: Error): EndpointError {

@@ -101,11 +101,11 @@ export class Attempt implements AsyncDisposable {
   }
 
   /** How `send` ended: exit code, and what it told. */
-  async sent(): Promise<{ exitCode: number | string; failure: Failure; stderr: string }> {
+  async sent(): Promise<{ exitCode: number | string; failure: Failure }> {
     return await endOf(this.sender);
   }
 
-  async received(): Promise<{ exitCode: number | string; failure: Failure; stderr: string }> {
+  async received(): Promise<{ exitCode: number | string; failure: Failure }> {
     return await endOf(this.receiver);
   }
 
@@ -123,5 +123,5 @@ async function endOf(process: RunningProcess) {
   expect(error).toMatchObject({ code: failure.code, phase: failure.phase });
   expect(side).toBe(failure.side);
   expect(failure.guest.toLowerCase()).toContain(guest);
-  return { exitCode: code, failure, stderr };
+  return { exitCode: code, failure };
 }

@@ -33,16 +33,45 @@ async function accepted(): Promise<{ qemu: Socket; channel: QemuChannel; listene
 }
 
 describe('QemuListener', () => {
-  test('gives the first connection, and only that', async () => {
-    const { channel, listener } = await accepted();
-    expect(channel.address).toBe(`unix:${unix().path}`);
-    let extras = 0;
-    listener.onExtraConnection = () => extras++;
-    const second = connect({ path: unix().path });
-    second.on('error', () => {});
-    await once(second, 'close');
-    expect(extras).toBe(1);
-  });
+  test.each(['before it is read', 'after'])(
+    'gives the first connection, which a second one refuses %s',
+    async (when) => {
+      const { channel, listener } = await accepted();
+      expect(channel.address).toBe(`unix:${unix().path}`);
+      const refused: unknown[] = [];
+      const start = (): void =>
+        channel.start({
+          chunk: (_, done) => done(),
+          end: () => {},
+          refuse: (error) => refused.push(error),
+        });
+      if (when === 'after') start();
+      const others = [connect({ path: unix().path }), connect({ path: unix().path })];
+      open.push(...others);
+      // They are open until QEMU closes them, and take what it sends.
+      for (const other of others) {
+        await new Promise<void>((resolve) => other.write(Buffer.alloc(4 << 20), () => resolve()));
+      }
+      if (when !== 'after') start();
+      await waitUntil('the refusal', () => refused.length > 0, { timeoutMs: BOUND_MS });
+      expect(refused).toEqual([
+        expect.objectContaining({
+          code: 'ERR_QEMU_CHANNELS',
+          endpoint: `unix:${unix().path}`,
+          message: expect.stringContaining('QEMU opened a second channel'),
+        }),
+      ]);
+      let isClosed = false;
+      const closed = listener.close().then(() => {
+        isClosed = true;
+      });
+      others[0]!.destroy();
+      await once(others[0]!, 'close');
+      expect(isClosed).toBe(false);
+      others[1]!.destroy();
+      await closed;
+    },
+  );
 
   test('its socket is its owner’s only, and gone after close()', async () => {
     const listener = await QemuListener.listen(unix());
