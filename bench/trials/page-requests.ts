@@ -38,21 +38,23 @@ export const pageRequests: Trial = {
     const lines: string[] = [];
     if (isChosen('staged', options)) lines.push(...(await compare('staged', options)));
     if (isChosen('straight', options)) lines.push(...(await compare('straight', options)));
+    if (isChosen('preempt', options)) lines.push(...(await compare('preempt', options)));
     return lines;
   },
 };
 
-async function compare(
-  way: 'staged' | 'straight',
-  { pairs }: Pick<TrialOptions, 'pairs'>,
-): Promise<string[]> {
+/** From where pages come; `preempt` is `straight` with QEMU's second channel. */
+type Way = 'staged' | 'straight' | 'preempt';
+
+async function compare(way: Way, { pairs }: Pick<TrialOptions, 'pairs'>): Promise<string[]> {
   const turns = await takeTurns(pairs, { [way]: () => measure(way) }, { warmUp: false });
   const row = (title: string, figure: string) =>
     `  ${title.padEnd(34)} ${formatSpread(spread(turns[way]!.map((run) => run[figure]!)))} ms`;
-  const how =
-    way === 'staged'
-      ? `from an intermediary on the same machine, ${RATE}/s gathered ahead`
-      : `from the source, on the same machine, ${RATE}/s sent`;
+  const how = {
+    staged: `from an intermediary on the same machine, ${RATE}/s gathered ahead`,
+    straight: `from the source, on the same machine, ${RATE}/s sent`,
+    preempt: `the same, with postcopy-preempt at both ends`,
+  }[way];
   return [
     how,
     `  ${'requests'.padEnd(34)} ${formatSpread(spread(turns[way]!.map((run) => run['count']!)), 0)}`,
@@ -65,7 +67,7 @@ async function compare(
 }
 
 /** Moves a guest by post-copy once. */
-async function measure(way: 'staged' | 'straight'): Promise<Figures> {
+async function measure(way: Way): Promise<Figures> {
   await using server = await RedisServer.start(['--maxmemory', '2gb']);
   const stage = ['--stage', server.address.text];
   const words: Pick<PagelaneOptions, 'sendWords' | 'receiveWords'> =
@@ -73,7 +75,8 @@ async function measure(way: 'staged' | 'straight'): Promise<Figures> {
       ? { sendWords: stage, receiveWords: ['--stage-bandwidth', RATE] }
       : { sendWords: ['--max-bandwidth', RATE] };
   return await withGuests(WORKLOAD, { memoryMiB: MEMORY_MIB }, async (pair) => {
-    await configure(pair, { capabilities: { 'postcopy-ram': true } });
+    const capabilities = { 'postcopy-ram': true, 'postcopy-preempt': way === 'preempt' };
+    await configure(pair, { capabilities });
     await using migration = new PagelaneMigration(words);
     const uri = await migration.prepare(pair);
     using probe = new Probe(server);

@@ -4,7 +4,7 @@
 
 const NETWORK = 'is "pagelane receive" running there? Look at address, port and firewall';
 const QEMU = "look at QEMU's end of the channel: path, -incoming, permissions";
-const STREAM = 'no migration stream: turn off multifd, postcopy-preempt and TLS on this channel';
+const STREAM = 'no migration stream: turn off multifd and TLS on this channel';
 const PEER = 'the peer broke the protocol: compare the versions of both ends';
 
 const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
@@ -22,7 +22,7 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_THREAD_CPU_SET$/, 'look at the processors of this process: taskset -p, its cpuset'],
   [/^ERR_THREAD$/, 'give fewer --threads, or raise the limit on processes (ulimit -u)'],
   [/^ERR_QEMU_CLOSED$/, "look at the destination QEMU's own log: it says why it gave up"],
-  [/^ERR_QEMU_CHANNELS$/, 'turn off multifd and postcopy-preempt at both ends'],
+  [/^ERR_QEMU_CHANNELS$/, 'multifd off; postcopy-preempt on at both ends or at none'],
   [/^ERR_QEMU_/, QEMU],
   [/^ERR_STREAM_TRUNCATED$/, 'the source QEMU cancelled, failed or died: ask it (query-migrate)'],
   [

@@ -19,6 +19,7 @@ import type { BytesPlace } from '../stream/sink.ts';
 import { StreamWriter } from '../stream/writer.ts';
 import { DestinationStage } from './destination-stage.ts';
 import type { GatherSettings } from './page-gatherer.ts';
+import { PreemptDestination } from './preempt-destination.ts';
 import { decodedPages, type MigrationResult } from './progress.ts';
 import type { LimitedStage } from './stage-limit.ts';
 import { decodeEntriesMessage, decodeStage } from './stage-message.ts';
@@ -86,6 +87,7 @@ export class DestinationStream extends MigrationStream {
   readonly #verification: Verification;
   #loadTimer: NodeJS.Timeout | undefined;
   readonly #stage: DestinationStage;
+  readonly #preempt = new PreemptDestination((error) => this.#stage.fail(error));
   #isConfirmed = false;
   /** What follows all pages of a post-copy, while they are gathered. */
   readonly #afterPages: Item[] = [];
@@ -110,6 +112,7 @@ export class DestinationStream extends MigrationStream {
    * Connects to QEMU when the first bytes for it have arrived, not earlier: a QEMU that has
    * accepted and gets no bytes stops answering its monitor.
    *
+   * @param openChannel Called once more if the source QEMU has a second channel (postcopy-preempt).
    * @param options.signal Cancels the migration. Honoured until switchover begins.
    * @returns `result`.
    */
@@ -146,6 +149,9 @@ export class DestinationStream extends MigrationStream {
       case message.MessageKind.Bytes:
       case message.MessageKind.Pages:
         this.#takeContent(incoming, kind);
+        return;
+      case message.MessageKind.Preempt:
+        this.#takePreempt(incoming);
         return;
       case message.MessageKind.Stage:
         this.#stage.open(decodeStage(payload));
@@ -190,6 +196,15 @@ export class DestinationStream extends MigrationStream {
     const isMark = !isBytes && this.#hasEntries;
     if (!isMark) this.#unwritten++;
     this.#put({ incoming, kind, isMark, isStarted: isBytes || isMark, ...(bytes && { bytes }) });
+  }
+
+  /** What the source QEMU says on a second channel; the first of it says that there is one. */
+  #takePreempt(incoming: IncomingMessage): void {
+    const { data } = message.decodeBytes(incoming.payload);
+    this.#digest.add(incoming.payload, 0, incoming.sequence);
+    this.#preempt.want();
+    if (data.length === 0) incoming.release();
+    else this.#preempt.write(data, () => incoming.release());
   }
 
   /** Queues what changes what is expected, at its place in the stream. */
@@ -244,6 +259,7 @@ export class DestinationStream extends MigrationStream {
       fail: (error) => this.#fail(asPagelaneError(error)),
       gathered: () => {
         this.tally.waitsFor = 'QEMU to load the last state';
+        this.#preempt.end();
         for (const each of this.#afterPages.splice(0)) this.#writeBytes(each.incoming, each.bytes!);
       },
     });
@@ -323,6 +339,7 @@ export class DestinationStream extends MigrationStream {
       (channel) => {
         if (this.isSettled) channel.destroy();
         else this.#useChannel(channel);
+        this.#preempt.follow(channel, open);
       },
       (error: unknown) => this.#fail(asPagelaneError(error)),
     );
@@ -342,6 +359,7 @@ export class DestinationStream extends MigrationStream {
     super._read();
     if (this.channel === undefined && this.#openChannel === undefined && !this.#isPlain) {
       this.#isPlain = true;
+      this.#preempt.refuse();
       this.#writeReady();
     }
   }
@@ -545,6 +563,7 @@ export class DestinationStream extends MigrationStream {
   #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#loadTimer);
     this.#verification.close();
+    this.#preempt.close();
     void this.#stage[Symbol.asyncDispose]();
     this.settle({
       side: 'destination',

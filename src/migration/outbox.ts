@@ -114,9 +114,6 @@ export class Outbox {
     if (startsEpoch) this.#lane.beginEpoch();
     const common = { buffer, start, end, isOrdered };
     const sequence = this.#lane.send({ ...common, ...(onAcked && { onAcked }) });
-    const kind = buffer[start];
-    if (kind === message.MessageKind.Bytes || kind === message.MessageKind.Pages) {
-      this.#digest.add(buffer, start, sequence);
-    }
+    if (message.Digest.counts(buffer[start])) this.#digest.add(buffer, start, sequence);
   }
 }

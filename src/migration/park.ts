@@ -106,7 +106,10 @@ class Parking {
         this.#feed();
       },
       end: () => this.#fail(new PagelaneError('ERR_STREAM_TRUNCATED', CLOSED)),
-      refuse: (error) => this.#fail(error),
+      join: (other) => {
+        other.discard();
+        this.#fail(notParkable('QEMU opened a second channel'));
+      },
     });
     this.#await();
     const { signal } = this.#options;

@@ -135,6 +135,8 @@ export interface MigrationResult {
   readonly staged?: StagedFacts;
   /** At a destination that gathered them. */
   readonly gathered?: GatheredFacts;
+  /** Bytes that the source QEMU gave on a second channel: postcopy-preempt. */
+  readonly preemptBytes?: number;
   readonly effective: Readonly<Record<string, unknown>>;
   /** What was not done as asked, or not as well as could be, and why. */
   readonly fallbacks: readonly string[];
@@ -190,6 +192,7 @@ export class Tally {
   verified: VerifiedFacts | undefined;
   staged: StagedFacts | undefined;
   gathered: GatheredFacts | undefined;
+  preemptBytes: number | undefined;
   #pageBits = 12;
   #pagesBeforeRound = 0;
   readonly #cpuAtStart = process.cpuUsage();

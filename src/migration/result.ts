@@ -98,6 +98,7 @@ export function resultOf(end: MigrationEnd, parts: ResultParts): MigrationResult
     ...(tally.verified && { verified: tally.verified }),
     ...(tally.staged && { staged: tally.staged }),
     ...(tally.gathered && { gathered: tally.gathered }),
+    ...(tally.preemptBytes !== undefined && { preemptBytes: tally.preemptBytes }),
     effective: { ...end.effective, ...threads },
     fallbacks: [...tally.fallbacks],
     ...(end.error && { error: { code: end.error.code, message: end.error.message, phase } }),

@@ -6,6 +6,7 @@ import { BatchEncoder, type EncodedBatch } from '../page/encode.ts';
 import { defaultStoreBytes, storeSlots } from '../page/store.ts';
 import type { IncomingMessage } from '../session/lane.ts';
 import { EndMark } from '../stream/end-mark.ts';
+import type { QemuChannel } from '../stream/endpoint.ts';
 import * as message from '../stream/message.ts';
 import { StreamReader } from '../stream/reader.ts';
 import { ReturnPathWatcher } from '../stream/return-path.ts';
@@ -15,6 +16,7 @@ import { Departure } from './departure.ts';
 import { Outbox } from './outbox.ts';
 import type { StageOptions } from './page-stager.ts';
 import { pausedError } from './paused.ts';
+import { notCarried, PreemptSource } from './preempt-source.ts';
 import type { MigrationResult } from './progress.ts';
 import { SHUT_SUCCESS } from './return-message.ts';
 import { SourceStage } from './source-stage.ts';
@@ -76,9 +78,13 @@ export class SourceStream extends MigrationStream {
   /** What the destination can keep, once it has said so. */
   #peerStoreBytes: number | undefined;
   #layout: RamLayout | undefined;
-  readonly #returnPath = new ReturnPathWatcher((_, bytes) => this.#stage.hear(bytes));
+  readonly #returnPath = new ReturnPathWatcher((type, bytes) => {
+    this.#stage.hear(bytes);
+    this.#preempt?.hear(type, bytes);
+  });
   readonly #tail = new TailWatcher();
   readonly #stage: SourceStage;
+  #preempt: PreemptSource | undefined;
   readonly #endMark = new EndMark();
   readonly #waiting: WaitingLimit;
   #departure: Departure | undefined;
@@ -135,6 +141,7 @@ export class SourceStream extends MigrationStream {
 
   /** Reads on in the bytes at hand, as far as there is room behind. */
   #feed(): void {
+    this.#preempt?.feed();
     const input = this.#input;
     if (input === undefined) return;
     if (this.isSettled) {
@@ -170,8 +177,7 @@ export class SourceStream extends MigrationStream {
   #makeSink(): StreamSink {
     return {
       takeSlot: () => {
-        if (this.#isBackedUp()) return undefined;
-        return (this.#stage.stager ?? this.#encoder).takeSlot();
+        return this.#isBackedUp() ? undefined : this.#takeSlot();
       },
       layout: (layout) => {
         this.tally.setLayout(layout);
@@ -185,12 +191,10 @@ export class SourceStream extends MigrationStream {
           );
         }
         this.#stage.open(layout);
+        this.#preempt?.setLayout(layout);
       },
       bytes: (data, place) => this.#putBytes(data, place),
-      pages: (slot, sealed) => {
-        if (this.#stage.stager !== undefined) this.#stage.stager.put(slot, sealed);
-        else this.#putBatch(slot, sealed);
-      },
+      pages: (slot, sealed) => this.#putPages(slot, sealed),
       advised: () => {
         if (this.#stage.isDirect) this.#stage.announce();
       },
@@ -209,7 +213,10 @@ export class SourceStream extends MigrationStream {
         // The last page of a batch waits for all of it.
         return this.#waiting.bytes >> this.#layout!.pageBits;
       },
-      end: () => this.#stage.finish(),
+      end: () => {
+        if (this.#preempt === undefined) this.#stage.finish();
+        else this.#preempt.whenAll(() => this.#stage.finish());
+      },
       epoch: () => {
         this.#outbox.beginEpoch();
         this.tally.beginRound();
@@ -315,6 +322,17 @@ export class SourceStream extends MigrationStream {
     const copy = buffer.slice(start - HEADER_BYTES, end);
     this.#outbox.put({ buffer: copy, start: HEADER_BYTES, end: copy.length }, { isOrdered: false });
     return true;
+  }
+
+  #takeSlot(): Uint8Array | undefined {
+    return (this.#stage.stager ?? this.#encoder).takeSlot();
+  }
+
+  #putPages(slot: Uint8Array, sealed: Int32Array): void {
+    if (this.#stage.hasSwitched) this.#preempt?.note(slot, sealed);
+    if (this.#stage.stager !== undefined) this.#stage.stager.put(slot, sealed);
+    else this.#putBatch(slot, sealed);
+    this.#preempt?.settle();
   }
 
   #putBatch(slot: Uint8Array, sealed: Int32Array): void {
@@ -440,8 +458,31 @@ export class SourceStream extends MigrationStream {
     if (!this.#isEndQueued) this.#putEnd();
   }
 
-  protected override refuseLocal(error: PagelaneError): void {
-    this.#fail(error, this.#guestIfLost());
+  protected override joinLocal(channel: QemuChannel): void {
+    if (this.isSettled || this.#preempt !== undefined || this.#stage.hasSwitched) {
+      channel.discard();
+      this.#fail(notCarried(channel.address), this.#guestIfLost());
+      return;
+    }
+    this.#preempt = new PreemptSource(channel, {
+      tally: this.tally,
+      isOver: () => this.isSettled || this.#departure !== undefined || this.#isEndQueued,
+      isRead: () => this.#stage.hasSwitched,
+      isVerbatim: () => this.#reader.fallback !== undefined,
+      isBackedUp: () => this.#isBackedUp(),
+      put: (encoded) => this.#outbox.put(encoded),
+      takeSlot: () => this.#takeSlot(),
+      pages: (slot, sealed) => {
+        this.#putPages(slot, sealed);
+        this.#stage.stager?.flush();
+      },
+      fail: (error) =>
+        this.#fail(
+          this.tally.phase === 'postcopy' ? pausedError(error) : error,
+          this.#guestIfLost(),
+        ),
+    });
+    if (this.#layout !== undefined) this.#preempt.setLayout(this.#layout);
   }
 
   #putEnd(): void {
@@ -494,6 +535,7 @@ export class SourceStream extends MigrationStream {
       this.#departure = new Departure(this.channel, { error, endMark: this.#endMark, settle });
       this.#input?.done();
       this.#input = undefined;
+      this.#preempt?.feed();
       return;
     }
     const isCancelled = error.code === 'ERR_CANCELLED' && guest === 'source';
@@ -517,6 +559,7 @@ export class SourceStream extends MigrationStream {
       switchoverMs: this.#switchoverMs,
       ...(error && { error }),
     });
+    this.#preempt?.stop();
   }
 
   protected override canCancel(): boolean {

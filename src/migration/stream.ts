@@ -121,13 +121,15 @@ export abstract class MigrationStream extends Duplex {
     const reader: ChannelReader = {
       chunk: (bytes, done) => this.takeLocal(bytes, done),
       end: () => this.takeLocalEnd(),
-      refuse: (error) => this.refuseLocal(error),
+      join: (other) => this.joinLocal(other),
     };
     channel.start(reader);
   }
 
-  /** The local QEMU does what cannot be carried. */
-  protected refuseLocal(_error: PagelaneError): void {}
+  /** The local QEMU opened a further channel. */
+  protected joinLocal(channel: QemuChannel): void {
+    channel.discard();
+  }
 
   /** Gives bytes to the local QEMU; they stay as they are until `done`. */
   protected giveLocal(bytes: Uint8Array, done: () => void = () => {}): void {

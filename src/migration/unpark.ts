@@ -13,6 +13,7 @@ import { StreamWriter } from '../stream/writer.ts';
 import { Deferred } from './deferred.ts';
 import { type GatherSettings, openAll, PageGatherer } from './page-gatherer.ts';
 import { pausedError } from './paused.ts';
+import { PreemptDestination } from './preempt-destination.ts';
 import { type GatheredFacts, Tally } from './progress.ts';
 import {
   keepMissing,
@@ -86,6 +87,7 @@ class Unparking {
   readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#hear(type, bytes));
   #gatherer: PageGatherer | undefined;
   #channel: QemuChannel | undefined;
+  readonly #preempt = new PreemptDestination((error) => this.#hasAll.reject(error));
   #runningMs: number | undefined;
   readonly #hasAll = new Deferred<void>();
   readonly #answered = new Deferred<void>();
@@ -122,6 +124,7 @@ class Unparking {
       for (const entry of entries) gatherer.accept(entry);
       gatherer.complete();
       const facts = await this.#or(gatherer.done());
+      this.#preempt.end();
       await this.#write(this.#writer.leaveSection());
       const { partsBefore, partsAfter } = stream;
       if (this.#received !== undefined) await this.#write(ramEnd(layout));
@@ -134,6 +137,7 @@ class Unparking {
       throw this.#describe(error);
     } finally {
       this.#channel?.destroy();
+      this.#preempt.close();
       await this.#gatherer?.[Symbol.asyncDispose]();
       await closeIntermediaries(intermediaries);
     }
@@ -154,6 +158,9 @@ class Unparking {
       end: () => this.#hasAll.reject(closed()),
     });
     channel.closed.then((error) => this.#hasAll.reject(error ?? closed()));
+    // Nobody tells whether QEMU waits for it.
+    this.#preempt.want();
+    this.#preempt.follow(channel, this.#options.openChannel);
   }
 
   async #loadStream(

@@ -16,11 +16,11 @@ import { native } from '../native.ts';
 /** Bytes read at once; small enough to stay in the processor's cache until they are cut. */
 const READ_BYTES = 256 * 1024;
 
-/** Channels beside the first whose bytes are read and forgotten; QEMU opens at most 255. */
-const EXTRAS_MAX = 255;
+/** Channels beside the first; QEMU opens at most 255. */
+const OTHERS_MAX = 255;
 
 /** QEMU closes its other channels within this time once the first is closed, or they are closed. */
-const EXTRAS_CLOSE_MS = 10_000;
+const OTHERS_CLOSE_MS = 10_000;
 
 /** Takes what QEMU sends. */
 export interface ChannelReader {
@@ -28,8 +28,13 @@ export interface ChannelReader {
   chunk(bytes: Uint8Array, done: () => void): void;
   /** QEMU closed its end. */
   end(): void;
-  /** QEMU does what it must not do: it cannot be carried. */
-  refuse?(error: EndpointError): void;
+  /**
+   * QEMU opened a further channel (postcopy-preempt, multifd). A QEMU that loses one of them before
+   * this one may wait for ever (10.0, one time in ten): it must be read until QEMU closes it.
+   *
+   * @default It is read, and what comes is forgotten.
+   */
+  join?(channel: QemuChannel): void;
 }
 
 /** One open migration channel to QEMU, both ways. */
@@ -44,7 +49,7 @@ export class QemuChannel {
   readonly #output: Duplex;
   readonly #input: Duplex;
   #reader: ChannelReader | undefined;
-  #refusal: EndpointError | undefined;
+  #joining: QemuChannel[] = [];
   #hasEnded = false;
 
   private constructor(
@@ -106,6 +111,11 @@ export class QemuChannel {
     return new QemuChannel(address, (take) => new Socket(withOnread({ handle }, take)));
   }
 
+  /** True if QEMU can have no other channel of the same address: stdin and stdout are one. */
+  get isOnly(): boolean {
+    return this.address === '-';
+  }
+
   /** True once `closed` has settled. */
   get isClosed(): boolean {
     return this.#isClosed;
@@ -119,14 +129,19 @@ export class QemuChannel {
     this.#input.resume();
     // Sockets made from a handle or descriptor do not read before they are asked.
     this.#input.read(0);
-    if (this.#refusal !== undefined) reader.refuse?.(this.#refusal);
+    for (const other of this.#joining.splice(0)) this.join(other);
   }
 
-  /** Tells who reads that it cannot be carried what QEMU does; the channel stays as it is. */
-  refuse(error: EndpointError): void {
-    if (this.#refusal !== undefined) return;
-    this.#refusal = error;
-    this.#reader?.refuse?.(error);
+  /** Reads what comes, and forgets it. */
+  discard(): void {
+    if (this.#reader === undefined) this.start({ chunk: (_, done) => done(), end: () => {} });
+  }
+
+  /** Gives a further channel of the same QEMU to who reads this one. */
+  join(other: QemuChannel): void {
+    if (this.#reader === undefined) this.#joining.push(other);
+    else if (this.#reader.join === undefined) other.discard();
+    else this.#reader.join(other);
   }
 
   /**
@@ -205,8 +220,8 @@ export class QemuChannel {
 export class QemuListener {
   readonly address: string;
   readonly #server: Server;
-  /** The channels of multifd or preempt. */
-  readonly #extras = new Set<Socket>();
+  /** Channels beside the first. */
+  readonly #others = new Set<QemuChannel>();
   readonly #first: Promise<QemuChannel>;
 
   private constructor(server: Server, address: string) {
@@ -215,12 +230,9 @@ export class QemuListener {
     this.#first = new Promise((resolve) => {
       let isTaken = false;
       server.on('connection', (socket: Socket) => {
-        if (isTaken) {
-          this.#refuse(socket);
-          return;
-        }
+        if (isTaken) this.#join(socket);
+        else resolve(QemuChannel.adopt(socket, address));
         isTaken = true;
-        resolve(QemuChannel.adopt(socket, address));
       });
     });
   }
@@ -268,44 +280,28 @@ export class QemuListener {
     return await before(this.#first, timeoutMs, late, signal);
   }
 
-  /** Stops listening, and sees off the channels that were refused; the first one stays. */
+  /** Stops listening, and waits until QEMU has closed all channels beside the first. */
   async close(): Promise<void> {
     this.#server.close();
-    const extras = [...this.#extras];
+    const others = [...this.#others];
     const late = setTimeout(() => {
-      for (const socket of extras) socket.destroy();
-    }, EXTRAS_CLOSE_MS);
-    await Promise.all(extras.map((socket) => finished(socket)));
+      for (const channel of others) channel.destroy();
+    }, OTHERS_CLOSE_MS);
+    for (const channel of others) channel.discard();
+    await Promise.all(others.map(({ closed }) => closed));
     clearTimeout(late);
   }
 
-  /**
-   * Has the migration fail, by its first channel. A QEMU that loses one of the others before may
-   * wait for ever (10.0, one time in ten): they stay until it closes them.
-   */
-  #refuse(socket: Socket): void {
-    if (this.#extras.size >= EXTRAS_MAX) {
+  #join(socket: Socket): void {
+    if (this.#others.size >= OTHERS_MAX) {
       socket.destroy();
       return;
     }
-    this.#extras.add(socket);
-    socket.on('error', () => {}); // its 'close' follows
-    socket.on('close', () => this.#extras.delete(socket));
-    socket.resume();
-    const error = new EndpointError(
-      'ERR_QEMU_CHANNELS',
-      `QEMU opened a second channel at ${this.address}: multifd or postcopy-preempt is on`,
-      this.address,
-    );
-    this.#first.then((channel) => channel.refuse(error));
+    const channel = QemuChannel.adopt(socket, this.address);
+    this.#others.add(channel);
+    channel.closed.then(() => this.#others.delete(channel));
+    this.#first.then((first) => first.join(channel));
   }
-}
-
-/** Resolves when a socket is closed, whatever closed it. */
-function finished(socket: Socket): Promise<void> {
-  return new Promise((resolve) => {
-    socket.on('close', () => resolve());
-  });
 }
 
 function listenError(address: string, cause: Error): EndpointError {

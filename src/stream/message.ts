@@ -33,6 +33,7 @@ export const MessageKind = {
   Stage: 11,
   Staged: 12,
   Entries: 13,
+  Preempt: 14,
 } as const;
 
 /** Most bytes of data in one bytes message. */
@@ -149,15 +150,22 @@ export function decodeBlocks(payload: Uint8Array): RamLayout {
   return { pageBits, hasFooter, sectionId: view.getUint32(4, true), blocks };
 }
 
+/** Bytes of the second channel of postcopy-preempt; with none, that there is one. */
+export function encodePreempt(data: Uint8Array, roomBytes: number): EncodedMessage {
+  const place = { isInsideBefore: false, isInsideAfter: false, isVerbatim: true, lastBlock: -1 };
+  return encodeBytes(data, place, roomBytes, MessageKind.Preempt);
+}
+
 /** Copies `data` into a message. */
 export function encodeBytes(
   data: Uint8Array,
   place: BytesPlace,
   roomBytes: number,
+  kind: number = MessageKind.Bytes,
 ): EncodedMessage {
   const message = allocate(roomBytes, BYTES_HEADER_BYTES + data.length);
   const { view, buffer } = message;
-  view.setUint8(0, MessageKind.Bytes);
+  view.setUint8(0, kind);
   view.setUint8(
     1,
     (place.isInsideBefore ? PlaceFlag.InsideBefore : 0) |
@@ -272,10 +280,16 @@ function readGuest(value: unknown): GuestPlace {
  * applied.
  */
 export class Digest {
+  /** Whether messages of a kind count. */
+  static counts(kind: number | undefined): boolean {
+    const { Bytes, Pages, Preempt } = MessageKind;
+    return kind === Bytes || kind === Pages || kind === Preempt;
+  }
+
   #sum = 0n;
   readonly #checksum = new Uint8Array(8);
 
-  /** Adds a bytes message or a page batch, which begins at `at`. */
+  /** Adds a message of a kind that counts, which begins at `at`. */
   add(buffer: Uint8Array, at: number, sequence: number): void {
     const isPages = buffer[at] === MessageKind.Pages;
     const from = at + (isPages ? BATCH_CHECKSUM_AT : BYTES_CHECKSUM_AT);

@@ -13,6 +13,7 @@ import {
 } from './format.ts';
 import * as item from './item.ts';
 import { OpaqueBytes } from './opaque.ts';
+import { POSTCOPY_PAGES_MAX, POSTCOPY_SPAN_MAX } from './postcopy-reach.ts';
 import {
   badPage,
   noFooter,
@@ -57,10 +58,6 @@ type State =
 
 /** Most bytes that one item (a block list, a command) may have before we stop reading it as one. */
 const ITEM_BYTES_MAX = 2 * 1024 * 1024;
-
-/** Pages of a batch of post-copy, and from the first of them to the last. */
-const BATCH_PAGES_MAX = 128;
-const BATCH_SPAN_MAX = 32_768;
 
 /** Reads QEMU's migration stream; the sink receives the same items, however it is cut. */
 export class StreamReader {
@@ -416,7 +413,7 @@ export class StreamReader {
     const { names, usedBytes } = blockColumns(this.#blocks);
     this.#cutter.setBlocks(names, usedBytes);
     this.#cutter.setHolding(this.#mayHold);
-    if (this.#isWithoutBorders) this.#cutter.setReach(BATCH_PAGES_MAX, BATCH_SPAN_MAX);
+    if (this.#isWithoutBorders) this.#cutter.setReach(POSTCOPY_PAGES_MAX, POSTCOPY_SPAN_MAX);
     this.#sink.layout(this.#layout);
     return this.#cutter;
   }
@@ -427,8 +424,8 @@ export class StreamReader {
       if (this.#slot === undefined) return false;
       cutter.begin(this.#slot);
       if (this.#isPostcopy) {
-        const pages = this.#sink.batchPages?.() ?? BATCH_PAGES_MAX;
-        cutter.setReach(Math.min(pages, BATCH_PAGES_MAX), BATCH_SPAN_MAX);
+        const pages = this.#sink.batchPages?.() ?? POSTCOPY_PAGES_MAX;
+        cutter.setReach(Math.min(pages, POSTCOPY_PAGES_MAX), POSTCOPY_SPAN_MAX);
       }
     }
     if (cutter.batchEntries() === 0) cutter.setInside(this.#isInside);

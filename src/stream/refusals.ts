@@ -54,6 +54,12 @@ export function truncated(state: string, offsetBytes: number): StreamError {
   );
 }
 
+/** What comes on the second channel of postcopy-preempt. */
+export function noPreempt(why: string, offsetBytes: number): StreamError {
+  const text = `Cannot read preempt channel: ${why}`;
+  return new StreamError('ERR_STREAM_POSTCOPY', text, offsetBytes);
+}
+
 /** Only of a reader that reads post-copy. */
 export function noPostcopy(why: string, offsetBytes: number): StreamError {
   return new StreamError('ERR_STREAM_POSTCOPY', `Cannot read post-copy: ${why}`, offsetBytes);

@@ -183,7 +183,7 @@ describe('Reporter', () => {
     expect(written.stderr).toContain(
       'pagelane: ERR_STREAM_MAGIC (source, precopy): why\n' +
         '  guest: at the source, where it runs on; try again when mended\n' +
-        '  to do: no migration stream: turn off multifd, postcopy-preempt and TLS on this channel\n',
+        '  to do: no migration stream: turn off multifd and TLS on this channel\n',
     );
   });
 

@@ -34,11 +34,13 @@ async function untilStaged({ admin }: RedisServer): Promise<void> {
 }
 
 test.each([
-  ['the newest QEMU', newestQemu()],
-  ['an older QEMU', olderQemu() ?? newestQemu()],
+  { name: 'the newest QEMU', qemu: newestQemu(), hasPreempt: false },
+  { name: 'the newest QEMU', qemu: newestQemu(), hasPreempt: true },
+  { name: 'an older QEMU', qemu: olderQemu() ?? newestQemu(), hasPreempt: false },
+  { name: 'an older QEMU', qemu: olderQemu() ?? newestQemu(), hasPreempt: true },
 ])(
-  'a stopped guest of %s is parked, and gathered later: all of RAM is equal',
-  async (_, qemu) => {
+  'a stopped guest of $name is parked, and gathered later: RAM is equal; preempt $hasPreempt',
+  async ({ qemu, hasPreempt }) => {
     const folder = mkdtempSync(join(tmpdir(), 'pagelane-park-test-'));
     try {
       await using one = await RedisServer.start(['--maxmemory', '1gb']);
@@ -55,7 +57,8 @@ test.each([
       expect(JSON.parse(parked.stdout)).toMatchObject({ type: 'parked' });
       const { status } = await pair.source.qmp.execute<{ status: string }>('query-migrate');
       expect(status).toBe('completed');
-      await configure(pair, POSTCOPY);
+      const capabilities = { ...POSTCOPY.capabilities, 'postcopy-preempt': hasPreempt };
+      await configure(pair, { capabilities });
       const uri = `unix:${join(folder, 'in')}`;
       await listenAt(pair.destination, { uri });
       const gathered = await run([

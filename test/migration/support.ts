@@ -78,10 +78,12 @@ export async function openRelay(options: SourceOptions = {}, ways: EndWays = {})
     sourceQemu,
     destinationQemu,
     channel,
+    /** A further channel of the source QEMU. */
+    openSecond: () => FakeSource.connect(unix('out').path),
     [Symbol.asyncDispose]: async () => {
       await sourceQemu[Symbol.asyncDispose]();
       await destinationQemu[Symbol.asyncDispose]();
-      listener.close();
+      await listener.close();
       await ends[Symbol.asyncDispose]();
       rmSync(folder, { recursive: true, force: true });
     },

@@ -65,6 +65,9 @@ export class FakeSource implements AsyncDisposable {
 export class FakeDestination implements AsyncDisposable {
   readonly #server: Server;
   readonly #received: Buffer[] = [];
+  /** What came on channels beside the first. */
+  readonly #others: { readonly received: Buffer[]; readonly socket: Socket; isClosed: boolean }[] =
+    [];
   #receivedBytes = 0;
   #socket: Socket | undefined;
   #hasEnded = false;
@@ -73,6 +76,10 @@ export class FakeDestination implements AsyncDisposable {
   private constructor(server: Server) {
     this.#server = server;
     server.on('connection', (socket: Socket) => {
+      if (this.#socket !== undefined) {
+        this.#takeOther(socket);
+        return;
+      }
       this.#socket = socket;
       socket.on('data', (bytes) => {
         this.#received.push(bytes);
@@ -96,6 +103,29 @@ export class FakeDestination implements AsyncDisposable {
 
   received(): Uint8Array {
     return new Uint8Array(Buffer.concat(this.#received));
+  }
+
+  /** Channels beside the first: what came on each, and whether it is over. */
+  others(): { readonly received: Uint8Array; readonly isClosed: boolean }[] {
+    return this.#others.map(({ received, isClosed }) => {
+      return { received: new Uint8Array(Buffer.concat(received)), isClosed };
+    });
+  }
+
+  /** Closes the channels beside the first, as a QEMU does that expects none. */
+  dropOthers(): void {
+    for (const { socket } of this.#others) socket.destroy();
+  }
+
+  #takeOther(socket: Socket): void {
+    const other = { received: [] as Buffer[], socket, isClosed: false };
+    this.#others.push(other);
+    socket.on('data', (bytes) => other.received.push(bytes));
+    socket.on('error', () => {}); // 'close' follows
+    socket.on('end', () => socket.end());
+    socket.on('close', () => {
+      other.isClosed = true;
+    });
   }
 
   /** Waits until so many bytes of the stream are here. */

@@ -1,0 +1,178 @@
+import { asPagelaneError, EndpointError, PagelaneError } from '../errors.ts';
+import { HEADER_BYTES } from '../frame/limits.ts';
+import { Sealed } from '../native.ts';
+import { pagesOf } from '../page/batch-map.ts';
+import type { RamLayout } from '../page/block.ts';
+import { viewOf } from '../stream/bytes.ts';
+import type { QemuChannel } from '../stream/endpoint.ts';
+import * as message from '../stream/message.ts';
+import { PageRequestReader } from '../stream/page-request.ts';
+import { PreemptReader, type PreemptSink } from '../stream/preempt-reader.ts';
+import { ReturnType } from '../stream/return-path.ts';
+import { AskedPages } from './asked-pages.ts';
+import type { Tally } from './progress.ts';
+
+/*
+ * The second channel of a source QEMU with postcopy-preempt: pages that the destination asked for
+ *
+ *   1. join    the destination is told, so that its QEMU gets a second channel too     constructor
+ *   2. read    as pages among the others, if post-copy is read; else it is carried     #feed
+ *              as bytes, to the second channel there
+ *   3. wait    when the first channel has ended, for pages that were asked for         whenAll
+ *
+ * A QEMU with multifd opens more channels as well, and says so at once.
+ */
+
+/* Fixed by QEMU: migration/multifd.h, MULTIFD_MAGIC */
+const MULTIFD_MAGIC = 0x1122_3344;
+
+/* Chosen by us */
+
+/** How long a page may take that was asked for, once QEMU has ended its first channel. */
+const TIMEOUT_MS = 30_000;
+
+/** What the second channel needs of the migration that it is a part of. */
+export interface PreemptSourceHost extends PreemptSink {
+  readonly tally: Tally;
+  /** Whether what comes is of no use any more. */
+  isOver(): boolean;
+  /** Whether there is a post-copy whose pages are read. */
+  isRead(): boolean;
+  /** Whether it would be carried as bytes. */
+  isVerbatim(): boolean;
+  isBackedUp(): boolean;
+  /** Queues a message in its place. */
+  put(encoded: message.EncodedMessage): void;
+  fail(error: PagelaneError): void;
+}
+
+export class PreemptSource {
+  readonly #channel: QemuChannel;
+  readonly #host: PreemptSourceHost;
+  readonly #requests = new PageRequestReader();
+  #asked: AskedPages | undefined;
+  #reader: PreemptReader | undefined;
+  #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
+  #hasEnded = false;
+  #onAll: (() => void) | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(channel: QemuChannel, host: PreemptSourceHost) {
+    this.#channel = channel;
+    this.#host = host;
+    host.tally.preemptBytes = 0;
+    host.put(message.encodePreempt(NO_BYTES, HEADER_BYTES));
+    channel.start({
+      chunk: (bytes, done) => {
+        host.tally.preemptBytes! += bytes.length;
+        this.#input = { bytes, at: 0, done };
+        this.feed();
+      },
+      end: () => {
+        this.#hasEnded = true;
+        this.settle();
+      },
+    });
+  }
+
+  /** The guest's memory is known. */
+  setLayout(layout: RamLayout): void {
+    this.#asked = new AskedPages(layout);
+    this.#reader = new PreemptReader(layout, {
+      takeSlot: () => this.#host.takeSlot(),
+      pages: (slot, sealed) => this.#host.pages(slot, sealed),
+    });
+  }
+
+  /** Reads on, as far as there is room. */
+  feed(): void {
+    const input = this.#input;
+    if (input === undefined) return;
+    this.#input = undefined;
+    try {
+      if (!this.#host.isOver() && !this.#read(input)) {
+        this.#input = input;
+        return;
+      }
+    } catch (error) {
+      this.#host.fail(asPagelaneError(error));
+    }
+    input.done();
+  }
+
+  /** Hears what the destination's QEMU says. */
+  hear(type: number, bytes: Uint8Array): void {
+    const isRequest = type === ReturnType.RequestById || type === ReturnType.Request;
+    if (isRequest && this.#host.isRead()) this.#asked?.ask(this.#requests.read(bytes));
+  }
+
+  /** Pages of the post-copy have come, on either channel; they are not on their way yet. */
+  note(slot: Uint8Array, sealed: Int32Array): void {
+    const { block, runs } = pagesOf(slot.subarray(sealed[Sealed.start]!, sealed[Sealed.end]!));
+    this.#asked?.take(block, runs);
+  }
+
+  /** Calls back when no page is on its way that was asked for: the first channel has ended. */
+  whenAll(done: () => void): void {
+    this.#onAll = done;
+    this.#timer = setTimeout(() => this.#giveUp(`not within ${TIMEOUT_MS} ms`), TIMEOUT_MS);
+    this.settle();
+  }
+
+  /** What comes from now on is forgotten. */
+  stop(): void {
+    this.#stopWait();
+    this.feed();
+  }
+
+  /** False if it must wait: for room, or until it is known how the post-copy goes. */
+  #read(input: { readonly bytes: Uint8Array; at: number }): boolean {
+    const { bytes } = input;
+    if (this.#host.isRead()) {
+      input.at = this.#reader!.push(bytes, input.at);
+      return input.at === bytes.length;
+    }
+    if (isMultifd(bytes)) throw notCarried(this.#channel.address);
+    if (!this.#host.isVerbatim() || this.#host.isBackedUp()) return false;
+    this.#host.put(message.encodePreempt(bytes, HEADER_BYTES));
+    return true;
+  }
+
+  /** Pages that were noted are on their way: there may be nothing more to wait for. */
+  settle(): void {
+    const onAll = this.#onAll;
+    if (onAll === undefined) return;
+    if (this.#asked?.missing === 0) {
+      this.#stopWait();
+      onAll();
+    } else if (this.#hasEnded) this.#giveUp('and closed its second channel');
+  }
+
+  #stopWait(): void {
+    clearTimeout(this.#timer);
+    this.#onAll = undefined;
+  }
+
+  #giveUp(why: string): void {
+    this.#stopWait();
+    const text =
+      `Source QEMU ended its stream, and has not given ${this.#asked?.missing} pages that the ` +
+      `destination asked for: ${why}`;
+    this.#host.fail(new PagelaneError('ERR_STREAM_TRUNCATED', text));
+  }
+}
+
+/** A QEMU that opens a channel which has no place anywhere. */
+export function notCarried(endpoint: string): EndpointError {
+  return new EndpointError(
+    'ERR_QEMU_CHANNELS',
+    `QEMU opened a channel at ${endpoint} that cannot be carried: multifd is on`,
+    endpoint,
+  );
+}
+
+function isMultifd(bytes: Uint8Array): boolean {
+  return bytes.length >= 4 && viewOf(bytes).getUint32(0) === MULTIFD_MAGIC;
+}
+
+const NO_BYTES = new Uint8Array(0);

@@ -1,0 +1,244 @@
+import { describe, expect, test } from 'vitest';
+import { encodePageRequest } from '../../src/stream/page-request.ts';
+import { shut } from '../support/fake-qemu.ts';
+import { waitUntil } from '../support/lab/processes.ts';
+import { PAGE_BYTES, postcopyAdvice, StreamBuilder } from '../support/qemu-stream.ts';
+import { BOUND_MS, openRelay } from './support.ts';
+
+/* Both ends of a post-copy whose source QEMU has a second channel. Tests play both QEMUs. */
+
+const BLOCKS = [
+  { name: 'pc.ram', pages: 600 },
+  { name: 'vga.vram', pages: 4 },
+];
+const LOADED = Buffer.of(0, 2, 0, 4, 0, 0, 0, 3);
+const PACKAGE = Buffer.alloc(300, 9);
+const EOS = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0x10]);
+const DONE = Buffer.from(shut(0));
+const END = Buffer.from([3, 0, 0, 0, 2, ...EOS, 0x7e, 0, 0, 0, 2, 0]);
+const HUGE_BYTES = 2 * 1024 * 1024;
+
+const contentOf = (page: number): Buffer =>
+  Buffer.from(Uint8Array.from({ length: PAGE_BYTES }, (_, at) => page + (at % 13)));
+
+const request = (page: number, block = 'pc.ram') =>
+  Buffer.from(
+    encodePageRequest({ block, offsetBytes: page * PAGE_BYTES, lengthBytes: PAGE_BYTES }),
+  );
+
+/** Bare records, as a second channel has them. */
+function records(...pages: readonly (readonly [block: number, page: number])[]): Buffer {
+  const builder = new StreamBuilder({ blocks: BLOCKS });
+  for (const [block, page] of pages) {
+    builder.page(block, page, { kind: 'page', bytes: contentOf(page) });
+  }
+  return Buffer.from(builder.bytes());
+}
+
+/** A migration with a second channel. Nothing of its post-copy has come. */
+async function openWithSecond({ hostBytes = PAGE_BYTES } = {}) {
+  const parts = await openRelay();
+  const { sourceQemu, destinationQemu } = parts;
+  const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
+  builder.command(3, postcopyAdvice(hostBytes)).ramStart();
+  builder.partBegin().page(0, 0, { kind: 'zero' }).partEnd();
+  let sentBytes = 0;
+  /** Writes what was added to the builder since the last time. */
+  const send = (): void => {
+    const bytes = builder.bytes();
+    sourceQemu.write(bytes.slice(sentBytes));
+    sentBytes = bytes.length;
+  };
+  const second = await parts.openSecond();
+  send();
+  const given = () => Buffer.from(destinationQemu.received());
+  const heard = () => Buffer.from(sourceQemu.received());
+  /** What came on the destination QEMU's second channel. */
+  const givenSecond = () => Buffer.from(destinationQemu.others()[0]?.received ?? []);
+  /** Switches to post-copy, and lets the destination QEMU run the guest. */
+  const switchOver = async (): Promise<number> => {
+    await until('the second channel', () => destinationQemu.others().length === 1);
+    builder.command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
+    builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
+    send();
+    await destinationQemu.untilBytes(sentBytes, BOUND_MS);
+    destinationQemu.write(LOADED);
+    await until('the sign of life', () => heard().includes(LOADED));
+    return sentBytes;
+  };
+  const ask = async (page: number): Promise<void> => {
+    destinationQemu.write(request(page));
+    await until(`the request for ${page}`, () => heard().includes(Buffer.from(request(page))));
+  };
+  /** Both QEMUs end as they do. */
+  const finish = async (): Promise<void> => {
+    await until('the end of the stream', () => given().subarray(-END.length).equals(END));
+    destinationQemu.write(shut(0));
+    await until('its word', () => heard().includes(DONE));
+    sourceQemu.close();
+    second.close();
+    destinationQemu.close();
+  };
+  const whats = { builder, send, second, given, heard, givenSecond, switchOver, ask, finish };
+  return {
+    ...parts,
+    ...whats,
+    [Symbol.asyncDispose]: async () => {
+      await second[Symbol.asyncDispose]();
+      await parts[Symbol.asyncDispose]();
+    },
+  };
+}
+
+async function until(what: string, probe: () => boolean): Promise<void> {
+  await waitUntil(what, probe, { timeoutMs: BOUND_MS });
+}
+
+describe('a post-copy that is read', () => {
+  test('pages of both channels come once, and the end after the last that was asked for', async () => {
+    await using parts = await openWithSecond();
+    const { source, destination, builder, send, second, given, givenSecond } = parts;
+    await parts.switchOver();
+    for (const page of [5, 450, 7]) await parts.ask(page);
+    second.write(records([0, 5]));
+    await until('what is whole', () => given().includes(contentOf(5)));
+    builder
+      .partBegin()
+      .page(0, 7, { kind: 'page', bytes: contentOf(7) })
+      .partEnd();
+    builder.partBegin(3).partEnd().raw([0]);
+    send();
+    await until('the first channel', () => given().includes(contentOf(7)));
+    expect(given().includes(END)).toBe(false);
+    const cut = records([1, 2]);
+    await second.write(cut.subarray(0, 9));
+    second.write(cut.subarray(9));
+    await until('the rest of a page', () => given().includes(contentOf(2)));
+    expect(given().includes(END)).toBe(false);
+    expect(givenSecond().length).toBe(0);
+    second.write(Buffer.concat([records([0, 450]), EOS]));
+    await parts.finish();
+    expect(givenSecond()).toEqual(EOS);
+    const sent = await source.result;
+    expect(sent).toMatchObject({ outcome: 'completed', guest: 'destination', fallbacks: [] });
+    expect(sent.digest.equal).toBe(true);
+    expect(sent.preemptBytes).toBe(2 * records([0, 5]).length + cut.length + EOS.length);
+    const received = await destination.result;
+    expect(received.outcome).toBe('completed');
+    expect(received.gathered).toMatchObject({ directPages: 4, sourceRequests: { count: 3 } });
+    await until('the second channel to end', () => parts.destinationQemu.others()[0]!.isClosed);
+  });
+
+  test('a destination QEMU without postcopy-preempt is no hindrance', async () => {
+    await using parts = await openWithSecond();
+    const { source, destination, destinationQemu, builder, send, second } = parts;
+    await parts.switchOver();
+    destinationQemu.dropOthers();
+    await parts.ask(5);
+    second.write(records([0, 5]));
+    builder.partBegin(3).partEnd().raw([0]);
+    send();
+    await parts.finish();
+    expect(await source.result).toMatchObject({ outcome: 'completed', fallbacks: [] });
+    expect(await destination.result).toMatchObject({ outcome: 'completed', fallbacks: [] });
+  });
+
+  test('a page that was asked for and never comes: the destination has not all of it', async () => {
+    await using parts = await openWithSecond();
+    const { source, destination, builder, send, second, given } = parts;
+    await parts.switchOver();
+    await parts.ask(5);
+    builder.partBegin(3).partEnd().raw([0]);
+    send();
+    second.close();
+    const { error } = await source.result;
+    // QEMU takes its own end for success.
+    expect(error).toMatchObject({ code: 'ERR_POSTCOPY_ENDED' });
+    expect(error!.message).toMatch(/has not given 1 pages that the destination asked for/);
+    expect(await destination.result).toMatchObject({ error: { code: 'ERR_POSTCOPY_PAUSED' } });
+    expect(given().includes(END)).toBe(false);
+  });
+
+  const page = records([0, 5]);
+  test.each([
+    ['another record', new StreamBuilder({ blocks: BLOCKS }).u64(0x204).bytes(), /another kind/],
+    ['a page that there is not', records([0, 600]), /a block or page that the stream did not/],
+    ['a page twice', Buffer.concat([page, page]), /a page comes twice/],
+    ['something behind its end', Buffer.concat([page, EOS, page]), /something follows its end/],
+  ])('%s on the second channel: paused', async (_, bytes, says) => {
+    await using parts = await openWithSecond();
+    await parts.switchOver();
+    await parts.ask(5);
+    parts.second.write(bytes);
+    const { error, guest } = await parts.source.result;
+    expect(error).toMatchObject({ code: 'ERR_POSTCOPY_PAUSED' });
+    expect(error!.message).toMatch(says);
+    expect(guest).toBe('destination');
+  });
+});
+
+describe('a post-copy that is carried as bytes', () => {
+  test('so is its second channel', async () => {
+    await using parts = await openWithSecond({ hostBytes: HUGE_BYTES });
+    const { builder, send, second, given, givenSecond } = parts;
+    await until('the second channel', () => parts.destinationQemu.others().length === 1);
+    builder.command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
+    builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
+    send();
+    await until('the package', () => given().includes(PACKAGE));
+    const wanted = Buffer.alloc(3 << 20, records([0, 5], [0, 6], [1, 2]));
+    second.write(wanted);
+    await until('all of it', () => givenSecond().length === wanted.length);
+    expect(givenSecond().equals(wanted)).toBe(true);
+    parts.destinationQemu.write(shut(0));
+    await until('its word', () => parts.heard().includes(DONE));
+    parts.sourceQemu.close();
+    second.close();
+    parts.destinationQemu.close();
+    expect(await parts.source.result).toMatchObject({
+      outcome: 'completed',
+      digest: { equal: true },
+    });
+    expect(await parts.destination.result).toMatchObject({ outcome: 'completed' });
+  });
+
+  test('a destination QEMU that takes no second channel: it is said', async () => {
+    await using parts = await openWithSecond({ hostBytes: HUGE_BYTES });
+    const { builder, send, second, given, destinationQemu } = parts;
+    await until('the second channel', () => destinationQemu.others().length === 1);
+    destinationQemu.dropOthers();
+    builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
+    send();
+    await until('the package', () => given().includes(PACKAGE));
+    second.write(records([0, 5]));
+    const received = await parts.destination.result;
+    expect(received.error).toMatchObject({ code: 'ERR_QEMU_CHANNELS' });
+    const sent = await parts.source.result;
+    expect(sent.outcome).toBe('failed');
+    expect(sent.guest).not.toBe('source');
+  });
+});
+
+describe('channels that cannot be carried', () => {
+  test('multifd says so at once: the guest is at the source', async () => {
+    await using parts = await openRelay();
+    await using second = await parts.openSecond();
+    second.write(Uint8Array.of(0x11, 0x22, 0x33, 0x44, 0, 0, 0, 1));
+    const result = await parts.source.result;
+    expect(result).toMatchObject({ guest: 'source', error: { code: 'ERR_QEMU_CHANNELS' } });
+    await parts.sourceQemu.untilClosed(BOUND_MS);
+    // A QEMU whose other channels close before the first may hang.
+    expect(second.isClosed()).toBe(false);
+    await second.write(Buffer.alloc(4 << 20));
+  });
+
+  test('more than two', async () => {
+    await using parts = await openRelay();
+    await using second = await parts.openSecond();
+    await using third = await parts.openSecond();
+    const result = await parts.source.result;
+    expect(result).toMatchObject({ guest: 'source', error: { code: 'ERR_QEMU_CHANNELS' } });
+    await parts.sourceQemu.untilClosed(BOUND_MS);
+    for (const each of [second, third]) await each.write(Buffer.alloc(4 << 20));
+  });
+});
