@@ -11,6 +11,8 @@ interface Outgoing {
   isHeld: boolean;
   message: message.EncodedMessage | undefined;
   onAcked: (() => void) | undefined;
+  /** It went before those in front of it; its place keeps the end from doing so. */
+  isGone: boolean;
 }
 
 /** Messages on their way to the lane, in the stream's order: batches become ready in another. */
@@ -61,14 +63,35 @@ export class Outbox {
     this.send();
   }
 
-  /** Keeps a place for a batch; what is returned takes it when it is encoded. */
-  reserve(): (batch: message.EncodedMessage, onAcked: () => void) => void {
+  /**
+   * Keeps a place for a batch; what is returned takes it when it is encoded.
+   *
+   * @param options.isAhead Whether it then goes before batches that came earlier, as those of a
+   *   post-copy may. @default false
+   */
+  reserve({
+    isAhead = false,
+  }: {
+    isAhead?: boolean;
+  } = {}): (batch: message.EncodedMessage, onAcked?: () => void) => void {
     const entry = this.#push({ isOrdered: false });
     return (batch, onAcked) => {
       entry.message = batch;
       entry.onAcked = onAcked;
+      if (isAhead) this.#sendAhead(entry, batch);
       this.send();
     };
+  }
+
+  #sendAhead(entry: Outgoing, batch: message.EncodedMessage): void {
+    if (this.#isClosed) return;
+    for (const each of this.#waiting) {
+      if (each === entry) break;
+      if (each.isOrdered || each.startsEpoch) return;
+    }
+    if (entry.startsEpoch) return;
+    entry.isGone = true;
+    this.#send(entry, batch, { isAhead: true });
   }
 
   /** Queues the last message. */
@@ -85,6 +108,7 @@ export class Outbox {
       if (next.isHeld && this.#lane.queuedBytes + this.#lane.unackedBytes > 0) return;
       if (!next.isEnd && next.message === undefined) return;
       this.#waiting.shift();
+      if (next.isGone) continue;
       if (next.message !== undefined) this.#send(next, next.message);
       else {
         const end = message.encodeEnd(this.#digest.value, HEADER_BYTES);
@@ -102,7 +126,8 @@ export class Outbox {
     const startsEpoch = this.#startsEpoch;
     this.#startsEpoch = false;
     const common = { isOrdered: true, startsEpoch, isEnd: false, isHeld: false };
-    const entry = { ...common, message: undefined, onAcked: undefined, ...fields };
+    const rest = { message: undefined, onAcked: undefined, isGone: false };
+    const entry = { ...common, ...rest, ...fields };
     this.#waiting.push(entry);
     return entry;
   }
@@ -110,9 +135,10 @@ export class Outbox {
   #send(
     { isOrdered, startsEpoch, onAcked }: Outgoing,
     { buffer, start, end }: message.EncodedMessage,
+    { isAhead = false }: { isAhead?: boolean } = {},
   ): void {
     if (startsEpoch) this.#lane.beginEpoch();
-    const common = { buffer, start, end, isOrdered };
+    const common = { buffer, start, end, isOrdered, isAhead };
     const sequence = this.#lane.send({ ...common, ...(onAcked && { onAcked }) });
     if (message.Digest.counts(buffer[start])) this.#digest.add(buffer, start, sequence);
   }

@@ -52,9 +52,10 @@ interface Parts {
   /** Entries of the manifest that hold from now on. */
   readonly onEntries: (entries: Uint8Array) => void;
   /**
-   * Sends a batch straight to the destination; false if there is no room for it. @default never
+   * Sends a batch straight to the destination; false if there is no room for it, or it takes none.
+   * One that goes ahead needs no room. @default never
    */
-  readonly sendDirect?: (batch: EncodedBatch) => boolean;
+  readonly sendDirect?: (batch: EncodedBatch, isAhead: boolean) => boolean;
   /** A batch went into an extent, or straight to the destination. */
   readonly onBatch: (batch: EncodedBatch) => void;
   readonly onRoom: () => void;
@@ -159,23 +160,40 @@ export class PageStager implements AsyncDisposable {
     return undefined;
   }
 
-  /** Takes a sealed batch of pages of one block, ascending. */
-  put(slot: Uint8Array, sealed: Int32Array): void {
+  /**
+   * Takes a sealed batch of pages of one block, ascending.
+   *
+   * @param options.isAhead Whether the destination waits for it: then it goes straight there, if it
+   *   can. @default false
+   */
+  put(slot: Uint8Array, sealed: Int32Array, { isAhead = false }: { isAhead?: boolean } = {}): void {
     const start = sealed[Sealed.start]!;
     const { block, runs } = pagesOf(slot.subarray(start, sealed[Sealed.end]!));
     const encoding = this.#encoder.encode(slot, sealed, 0);
     encoding.then(this.#parts.onRoom, () => {});
-    this.#turn = this.#turn.then(async () => this.#scatterNext(await encoding, block, runs));
+    const isGone = encoding.then((batch) => isAhead && this.#sendDirect(batch, true));
+    isGone.catch(() => {}); // told in its turn
+    this.#turn = this.#turn.then(async () => {
+      if (!(await isGone)) await this.#scatterNext(await encoding, block, runs);
+    });
     this.#turn.catch(this.#parts.onError);
   }
 
   async #scatterNext(batch: EncodedBatch, block: number, runs: PageRun[]): Promise<void> {
     // What no intermediary has room for now need not wait if a path has.
-    if (this.#scatter.isBusy && this.#parts.sendDirect?.(batch) === true) {
-      this.#directPages += batch.facts.pages;
-    } else {
-      await this.#scatter.add(batch.buffer.subarray(batch.start, batch.end), block, runs);
-    }
+    if (this.#scatter.isBusy && this.#sendDirect(batch, false)) return;
+    await this.#scatter.add(batch.buffer.subarray(batch.start, batch.end), block, runs);
+    this.#done(batch);
+  }
+
+  #sendDirect(batch: EncodedBatch, isAhead: boolean): boolean {
+    if (this.#parts.sendDirect?.(batch, isAhead) !== true) return false;
+    this.#directPages += batch.facts.pages;
+    this.#done(batch);
+    return true;
+  }
+
+  #done(batch: EncodedBatch): void {
     this.#parts.onBatch(batch);
     this.#encoder.release(batch);
     this.#parts.onRoom();

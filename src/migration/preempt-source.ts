@@ -1,15 +1,10 @@
 import { asPagelaneError, EndpointError, PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import { Sealed } from '../native.ts';
-import { pagesOf } from '../page/batch-map.ts';
 import type { RamLayout } from '../page/block.ts';
 import { viewOf } from '../stream/bytes.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
 import * as message from '../stream/message.ts';
-import { PageRequestReader } from '../stream/page-request.ts';
 import { PreemptReader, type PreemptSink } from '../stream/preempt-reader.ts';
-import { ReturnType } from '../stream/return-path.ts';
-import { AskedPages } from './asked-pages.ts';
 import type { Tally } from './progress.ts';
 
 /*
@@ -41,6 +36,8 @@ export interface PreemptSourceHost extends PreemptSink {
   /** Whether it would be carried as bytes. */
   isVerbatim(): boolean;
   isBackedUp(): boolean;
+  /** Pages that the destination asked for, and that have come by no channel. */
+  missingPages(): number;
   /** Queues a message in its place. */
   put(encoded: message.EncodedMessage): void;
   fail(error: PagelaneError): void;
@@ -49,8 +46,6 @@ export interface PreemptSourceHost extends PreemptSink {
 export class PreemptSource {
   readonly #channel: QemuChannel;
   readonly #host: PreemptSourceHost;
-  readonly #requests = new PageRequestReader();
-  #asked: AskedPages | undefined;
   #reader: PreemptReader | undefined;
   #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
   #hasEnded = false;
@@ -77,7 +72,6 @@ export class PreemptSource {
 
   /** The guest's memory is known. */
   setLayout(layout: RamLayout): void {
-    this.#asked = new AskedPages(layout);
     this.#reader = new PreemptReader(layout, {
       takeSlot: () => this.#host.takeSlot(),
       pages: (slot, sealed) => this.#host.pages(slot, sealed),
@@ -98,18 +92,6 @@ export class PreemptSource {
       this.#host.fail(asPagelaneError(error));
     }
     input.done();
-  }
-
-  /** Hears what the destination's QEMU says. */
-  hear(type: number, bytes: Uint8Array): void {
-    const isRequest = type === ReturnType.RequestById || type === ReturnType.Request;
-    if (isRequest && this.#host.isRead()) this.#asked?.ask(this.#requests.read(bytes));
-  }
-
-  /** Pages of the post-copy have come, on either channel; they are not on their way yet. */
-  note(slot: Uint8Array, sealed: Int32Array): void {
-    const { block, runs } = pagesOf(slot.subarray(sealed[Sealed.start]!, sealed[Sealed.end]!));
-    this.#asked?.take(block, runs);
   }
 
   /** Calls back when no page is on its way that was asked for: the first channel has ended. */
@@ -138,11 +120,11 @@ export class PreemptSource {
     return true;
   }
 
-  /** Pages that were noted are on their way: there may be nothing more to wait for. */
+  /** Pages are on their way: there may be nothing more to wait for. */
   settle(): void {
     const onAll = this.#onAll;
     if (onAll === undefined) return;
-    if (this.#asked?.missing === 0) {
+    if (this.#host.missingPages() === 0) {
       this.#stopWait();
       onAll();
     } else if (this.#hasEnded) this.#giveUp('and closed its second channel');
@@ -156,7 +138,7 @@ export class PreemptSource {
   #giveUp(why: string): void {
     this.#stopWait();
     const text =
-      `Source QEMU ended its stream, and has not given ${this.#asked?.missing} pages that the ` +
+      `Source QEMU ended its stream, and has not given ${this.#host.missingPages()} pages that the ` +
       `destination asked for: ${why}`;
     this.#host.fail(new PagelaneError('ERR_STREAM_TRUNCATED', text));
   }

@@ -1,10 +1,15 @@
 import { PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
+import { Sealed } from '../native.ts';
+import { pagesOf } from '../page/batch-map.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import type { EncodedBatch } from '../page/encode.ts';
 import { keyPrefix } from '../staging/extent.ts';
 import type { EncodedMessage } from '../stream/message.ts';
+import { PageRequestReader } from '../stream/page-request.ts';
+import { ReturnType } from '../stream/return-path.ts';
+import { AskedPages } from './asked-pages.ts';
 import { Deferred } from './deferred.ts';
 import { newStage, PageStager, type StageOptions } from './page-stager.ts';
 import type { Tally } from './progress.ts';
@@ -48,8 +53,8 @@ export interface SourceStageHost {
   isConnected(): boolean;
   /** Queues a message in its place. */
   put(message: EncodedMessage): void;
-  /** Queues a batch, unless others wait before it. */
-  sendDirect(batch: EncodedBatch): boolean;
+  /** Queues a batch, unless others wait before it; or ahead of them. */
+  sendDirect(batch: EncodedBatch, isAhead: boolean): boolean;
   /** Queues the last message. */
   putEnd(): void;
   /** There may be room for more of QEMU's stream. */
@@ -80,6 +85,8 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   #hasAll = false;
   #takesPages = false;
   #isOver = false;
+  readonly #requests = new PageRequestReader();
+  #asked: AskedPages | undefined;
 
   constructor(host: SourceStageHost, options: StageOptions) {
     this.#host = host;
@@ -158,12 +165,14 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** As soon as the guest's memory is known. */
   open(layout: RamLayout): void {
+    this.#asked = new AskedPages(layout);
     if (this.#isLeft || this.isDirect) return;
     const { tally, codec, threads } = this.#host;
     const parts = {
       ...{ layout, message: this.#message, codec, threads },
       onEntries: (entries: Uint8Array) => this.#host.put(encodeEntries(entries, HEADER_BYTES)),
-      sendDirect: (batch: EncodedBatch) => this.#takesPages && this.#host.sendDirect(batch),
+      sendDirect: (batch: EncodedBatch, isAhead: boolean) =>
+        this.#takesPages && this.#host.sendDirect(batch, isAhead),
       onBatch: (batch: EncodedBatch) => tally.note(batch),
       onRoom: () => this.#host.feed(),
       onError: (error: unknown) => this.#host.fail(error),
@@ -225,9 +234,30 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
     this.#free();
   }
 
+  /** Pages that the destination asked for, and that QEMU has not given. */
+  get missingPages(): number {
+    return this.#asked?.missing ?? 0;
+  }
+
+  /**
+   * Notes pages of the post-copy that QEMU gives.
+   *
+   * @returns Whether the destination waits for one of them.
+   */
+  note(slot: Uint8Array, sealed: Int32Array): boolean {
+    const missing = this.missingPages;
+    const { block, runs } = pagesOf(slot.subarray(sealed[Sealed.start]!, sealed[Sealed.end]!));
+    this.#asked?.take(block, runs);
+    return this.missingPages < missing;
+  }
+
   /** Hears what the destination's QEMU says. */
-  hear(message: Uint8Array): void {
-    if (!isLoaded(message) || !this.#hasSwitched) return;
+  hear(type: number, message: Uint8Array): void {
+    if (!this.#hasSwitched) return;
+    if (type === ReturnType.RequestById || type === ReturnType.Request) {
+      this.#asked?.ask(this.#requests.read(message));
+    }
+    if (!isLoaded(message)) return;
     this.#isLoaded = true;
     this.#host.loaded();
     this.#free();

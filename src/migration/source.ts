@@ -78,10 +78,7 @@ export class SourceStream extends MigrationStream {
   /** What the destination can keep, once it has said so. */
   #peerStoreBytes: number | undefined;
   #layout: RamLayout | undefined;
-  readonly #returnPath = new ReturnPathWatcher((type, bytes) => {
-    this.#stage.hear(bytes);
-    this.#preempt?.hear(type, bytes);
-  });
+  readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#stage.hear(type, bytes));
   readonly #tail = new TailWatcher();
   readonly #stage: SourceStage;
   #preempt: PreemptSource | undefined;
@@ -194,7 +191,7 @@ export class SourceStream extends MigrationStream {
         this.#preempt?.setLayout(layout);
       },
       bytes: (data, place) => this.#putBytes(data, place),
-      pages: (slot, sealed) => this.#putPages(slot, sealed),
+      pages: (slot, sealed) => this.#putPages(slot, sealed, { isAhead: false }),
       advised: () => {
         if (this.#stage.isDirect) this.#stage.announce();
       },
@@ -234,7 +231,7 @@ export class SourceStream extends MigrationStream {
       ...{ tally, codec: this.#codec, threads },
       isConnected: () => this.session.pathReports().some(({ state }) => state === 'open'),
       put: (encoded: message.EncodedMessage) => this.#outbox.put(encoded),
-      sendDirect: (batch: EncodedBatch) => this.#sendDirect(batch),
+      sendDirect: (batch: EncodedBatch, isAhead: boolean) => this.#sendDirect(batch, isAhead),
       putEnd: () => this.#putEnd(),
       feed: () => this.#feed(),
       fail: (error: unknown) => this.#failStage(stage, error),
@@ -316,11 +313,12 @@ export class SourceStream extends MigrationStream {
     this.tally.addFallback(`carried as plain bytes from a point on: ${fallback}`);
   }
 
-  /** Sends a copy of a batch of a post-copy, if nothing waits for a path. */
-  #sendDirect({ buffer, start, end }: EncodedBatch): boolean {
-    if (!this.#outbox.isEmpty) return false;
+  /** Sends a copy of a batch of a post-copy, if nothing waits for a path or it goes ahead of it. */
+  #sendDirect({ buffer, start, end }: EncodedBatch, isAhead: boolean): boolean {
+    if (!isAhead && !this.#outbox.isEmpty) return false;
     const copy = buffer.slice(start - HEADER_BYTES, end);
-    this.#outbox.put({ buffer: copy, start: HEADER_BYTES, end: copy.length }, { isOrdered: false });
+    const send = this.#outbox.reserve({ isAhead });
+    send({ buffer: copy, start: HEADER_BYTES, end: copy.length });
     return true;
   }
 
@@ -328,17 +326,17 @@ export class SourceStream extends MigrationStream {
     return (this.#stage.stager ?? this.#encoder).takeSlot();
   }
 
-  #putPages(slot: Uint8Array, sealed: Int32Array): void {
-    if (this.#stage.hasSwitched) this.#preempt?.note(slot, sealed);
-    if (this.#stage.stager !== undefined) this.#stage.stager.put(slot, sealed);
-    else this.#putBatch(slot, sealed);
+  #putPages(slot: Uint8Array, sealed: Int32Array, order: { readonly isAhead: boolean }): void {
+    const isWaitedFor = this.#stage.hasSwitched && this.#stage.note(slot, sealed);
+    if (this.#stage.stager !== undefined) this.#stage.stager.put(slot, sealed, order);
+    else this.#putBatch(slot, sealed, { isAhead: isWaitedFor || order.isAhead });
     this.#preempt?.settle();
   }
 
-  #putBatch(slot: Uint8Array, sealed: Int32Array): void {
+  #putBatch(slot: Uint8Array, sealed: Int32Array, order: { readonly isAhead: boolean }): void {
     if (this.#nextStartsLastRound) this.tally.beginRound();
     this.#nextStartsLastRound = false;
-    this.#encode(this.#outbox.reserve(), slot, sealed).catch((error: unknown) =>
+    this.#encode(this.#outbox.reserve(order), slot, sealed).catch((error: unknown) =>
       this.#fail(asPagelaneError(error), 'source'),
     );
   }
@@ -470,10 +468,11 @@ export class SourceStream extends MigrationStream {
       isRead: () => this.#stage.hasSwitched,
       isVerbatim: () => this.#reader.fallback !== undefined,
       isBackedUp: () => this.#isBackedUp(),
+      missingPages: () => this.#stage.missingPages,
       put: (encoded) => this.#outbox.put(encoded),
       takeSlot: () => this.#takeSlot(),
       pages: (slot, sealed) => {
-        this.#putPages(slot, sealed);
+        this.#putPages(slot, sealed, { isAhead: true });
         this.#stage.stager?.flush();
       },
       fail: (error) =>

@@ -6,6 +6,8 @@ export interface OutgoingMessage {
   readonly end: number;
   /** Whether it must come after all before it, and before all after it: an epoch of its own. */
   readonly isOrdered: boolean;
+  /** Whether it goes before what is queued, if that is of its epoch. Not of an ordered one. */
+  readonly isAhead?: boolean;
   /** Whether it is the last of its lane in this direction; it is ordered then. */
   readonly isLast?: boolean;
   /**

@@ -44,6 +44,8 @@ export class OutboundLane implements LaneSender {
   #isEpochDue = true;
   #isFinished = false;
   readonly #fresh = new Fifo<OutboundFrame>();
+  /** Fresh frames that go before the others, which are of the same epoch. */
+  readonly #ahead = new Fifo<OutboundFrame>();
   /** Frames that have to go again, ascending by sequence. */
   #returned: OutboundFrame[] = [];
   #returnedBytes = 0;
@@ -105,7 +107,7 @@ export class OutboundLane implements LaneSender {
    */
   send(message: OutgoingMessage): number {
     const payloadBytes = this.#check(message);
-    const { buffer, start, end, isLast = false, onAcked } = message;
+    const { buffer, start, end, isAhead = false, isLast = false, onAcked } = message;
     const sequence = this.#nextSequence++;
     const isAlone = message.isOrdered || isLast;
     if (isAlone || this.#isEpochDue) this.#epoch = sequence;
@@ -121,7 +123,10 @@ export class OutboundLane implements LaneSender {
     });
     const bytes = buffer.subarray(start - HEADER_BYTES, end);
     const place = { stage: 'queued', carriers: 0 } as const;
-    this.#fresh.push({ lane: this, sequence, bytes, payloadBytes, onAcked, ...place });
+    // The peer could not consume what overtakes another epoch, and credit might never come.
+    const overtakes = isAhead && (this.#fresh.peek()?.sequence ?? 0) >= this.#epoch;
+    const queue = overtakes ? this.#ahead : this.#fresh;
+    queue.push({ lane: this, sequence, bytes, payloadBytes, onAcked, ...place });
     this.#queuedBytes += payloadBytes;
     return sequence;
   }
@@ -129,7 +134,7 @@ export class OutboundLane implements LaneSender {
   /** The frame that may go now, which stays; absent if there is none or no credit for it. */
   next(): OutboundFrame | undefined {
     if (this.#returned.length > 0) return this.#returned[0];
-    const frame = this.#fresh.peek();
+    const frame = this.#freshFrames().peek();
     if (frame === undefined || frameCost(frame.payloadBytes) > this.creditBytes) return undefined;
     return this.#acked.fits(frame.sequence) ? frame : undefined;
   }
@@ -138,7 +143,7 @@ export class OutboundLane implements LaneSender {
   take(slot: number): void {
     let frame = this.#returned.shift();
     if (frame === undefined) {
-      frame = this.#fresh.shift()!;
+      frame = this.#freshFrames().shift()!;
       this.#spentBytes += frameCost(frame.payloadBytes);
     } else {
       this.#returnedBytes -= frame.payloadBytes;
@@ -197,10 +202,17 @@ export class OutboundLane implements LaneSender {
   /** Drops everything: the session is over. */
   clear(): void {
     this.#fresh.drain();
+    this.#ahead.drain();
     this.#returned = [];
     this.#returnedBytes = 0;
     this.#queuedBytes = 0;
     this.#unackedBytes = 0;
+  }
+
+  /** What goes next of those that never went: one that is too far ahead waits for the others. */
+  #freshFrames(): Fifo<OutboundFrame> {
+    const ahead = this.#ahead.peek();
+    return ahead !== undefined && this.#acked.fits(ahead.sequence) ? this.#ahead : this.#fresh;
   }
 
   /** A path reads the frame's bytes no longer; when none does, who sent it may use them again. */

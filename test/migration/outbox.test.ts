@@ -87,6 +87,40 @@ describe('an outbox', () => {
     expect([decodeEnd(buffer.subarray(start, end)), isLast]).toEqual([digest.value, true]);
   });
 
+  test('a batch that goes ahead does so when it is ready, and the end waits for it', () => {
+    const slow = outbox.reserve();
+    const ahead = outbox.reserve({ isAhead: true });
+    const late = outbox.reserve({ isAhead: true });
+    outbox.putEnd();
+    ahead(encoded(2, MessageKind.Pages), () => {});
+    expect(lane.words).toEqual([2]);
+    slow(encoded(1, MessageKind.Pages), () => {});
+    expect([lane.words, outbox.count]).toEqual([[2, 1], 2]);
+    late(encoded(3, MessageKind.Pages), () => {});
+    expect(lane.words.slice(0, 3)).toEqual([2, 1, 3]);
+    expect(lane.sent.map(({ isLast = false }) => isLast)).toEqual([false, false, false, true]);
+    expect(lane.sent.map(({ isAhead }) => isAhead)).toEqual([true, false, true, undefined]);
+    const digest = new Digest();
+    for (const sequence of [0, 1, 2]) {
+      digest.add(lane.sent[sequence]!.buffer, HEADER_BYTES, sequence);
+    }
+    expect(outbox.digest).toBe(digest.value);
+  });
+
+  test('it does not go ahead of what is ordered, or of an epoch', () => {
+    const slow = outbox.reserve();
+    outbox.put(encoded(2));
+    outbox.reserve({ isAhead: true })(encoded(3, MessageKind.Pages), () => {});
+    expect(lane.words).toEqual([]);
+    slow(encoded(1, MessageKind.Pages), () => {});
+    expect(lane.words).toEqual([1, 2, 3]);
+    const other = outbox.reserve();
+    outbox.beginEpoch();
+    outbox.reserve({ isAhead: true })(encoded(5, MessageKind.Pages), () => {});
+    other(encoded(4, MessageKind.Pages), () => {});
+    expect([lane.words, lane.epochsAt]).toEqual([[1, 2, 3, 4, 5], [4]]);
+  });
+
   test('what is closed gives nothing more', () => {
     const batch = outbox.reserve();
     outbox.close();

@@ -22,16 +22,21 @@ beforeEach(() => {
 
 interface Kind {
   readonly isOrdered?: boolean;
+  readonly isAhead?: boolean;
   readonly isLast?: boolean;
 }
 
-function send(bytes: number, { isOrdered = false, isLast = false }: Kind = {}): number {
+function send(
+  bytes: number,
+  { isOrdered = false, isAhead = false, isLast = false }: Kind = {},
+): number {
   const buffer = new Uint8Array(HEADER_BYTES + bytes);
   const sequence: number = lane.send({
     buffer,
     start: HEADER_BYTES,
     end: buffer.length,
     isOrdered,
+    isAhead,
     isLast,
     onAcked: () => acked.push(sequence),
   });
@@ -160,6 +165,103 @@ describe('OutboundLane stops', () => {
     expect(codeOfCall(() => lane.onCredit(WINDOW_BYTES + 1501))).toBe('ERR_WINDOW_EXCEEDED');
   });
 });
+
+describe('OutboundLane lets messages go ahead', () => {
+  const sequences = (frames: readonly OutboundFrame[]) => frames.map(({ sequence }) => sequence);
+
+  test('of those of their epoch that are queued', () => {
+    for (let count = 0; count < 3; count++) send(100);
+    send(100, { isAhead: true });
+    send(100, { isAhead: true });
+    expect(sequences(takeAll())).toEqual([3, 4, 0, 1, 2]);
+  });
+
+  test('but not of what has to go again', () => {
+    send(100);
+    send(100);
+    const [first] = takeAll();
+    lane.return(first!, 0);
+    send(100, { isAhead: true });
+    expect(sequences(takeAll())).toEqual([0, 2]);
+  });
+
+  test('not of another epoch: the peer could not consume them, and gives credit for what it has', () => {
+    send(100);
+    send(100, { isOrdered: true });
+    send(100, { isAhead: true });
+    send(100);
+    send(100, { isAhead: true });
+    expect(sequences(takeAll())).toEqual([0, 1, 2, 3, 4]);
+  });
+
+  test('not so far that the peer could not remember what it lacks', () => {
+    lane = new OutboundLane(4, 4 * SEQUENCE_WINDOW * FRAME_COST_MIN);
+    for (let count = 0; count < SEQUENCE_WINDOW; count++) send(0);
+    send(0, { isAhead: true });
+    const [first, ...others] = takeAll();
+    expect([first!.sequence, others.length]).toEqual([0, SEQUENCE_WINDOW - 1]);
+    lane.onAcked(first!, 0);
+    expect(lane.next()?.sequence).toBe(SEQUENCE_WINDOW);
+  });
+
+  test('and all arrive, whatever the window, at a peer that keeps epochs in order', () => {
+    const kinds = fc.array(
+      fc.record({
+        bytes: fc.nat(6000),
+        kind: fc.constantFrom('ahead', 'ahead', 'unordered', 'unordered', 'ordered'),
+        takes: fc.nat(4),
+      }),
+      { maxLength: 80 },
+    );
+    fc.assert(
+      fc.property(kinds, (all) => {
+        lane = new OutboundLane(0, 8000);
+        const peer = new EpochPeer();
+        for (const { bytes, kind, takes } of all) {
+          send(bytes, { isOrdered: kind === 'ordered', isAhead: kind === 'ahead' });
+          for (let turn = 0; turn < takes; turn++) peer.takeOne();
+        }
+        while (peer.takeOne());
+        expect(peer.consumed).toBe(all.length);
+        expect(lane.queuedBytes).toBe(0);
+      }),
+    );
+  });
+});
+
+/** A peer that consumes an epoch when it has all before it, and gives credit for that only. */
+class EpochPeer {
+  consumed = 0;
+  #creditBytes = 8000;
+  #held: { sequence: number; epoch: number; cost: number }[] = [];
+  readonly #done = new Set<number>();
+
+  /** Takes a frame off the lane. False if there is none that may go. */
+  takeOne(): boolean {
+    const frame = lane.next();
+    if (frame === undefined) return false;
+    lane.take(0);
+    const { sequence, payloadBytes } = frame;
+    this.#held.push({ sequence, epoch: headerOf(frame).epoch, cost: frameCost(payloadBytes) });
+    lane.onAcked(frame, 0);
+    for (let isMore = true; isMore; ) isMore = this.#consume();
+    lane.onCredit(this.#creditBytes);
+    return true;
+  }
+
+  #consume(): boolean {
+    const at = this.#held.findIndex(({ epoch }) => {
+      for (let before = 0; before < epoch; before++) if (!this.#done.has(before)) return false;
+      return true;
+    });
+    const [frame] = at < 0 ? [] : this.#held.splice(at, 1);
+    if (frame === undefined) return false;
+    this.#done.add(frame.sequence);
+    this.#creditBytes += frame.cost;
+    this.consumed++;
+    return true;
+  }
+}
 
 describe('OutboundLane keeps', () => {
   test('what is not acked, and tells each ack once', () => {
