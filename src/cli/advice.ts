@@ -22,7 +22,7 @@ const ADVICE: ReadonlyArray<readonly [RegExp, string]> = [
   [/^ERR_THREAD_CPU_SET$/, 'look at the processors of this process: taskset -p, its cpuset'],
   [/^ERR_THREAD$/, 'give fewer --threads, or raise the limit on processes (ulimit -u)'],
   [/^ERR_QEMU_CLOSED$/, "look at the destination QEMU's own log: it says why it gave up"],
-  [/^ERR_QEMU_CHANNELS$/, 'multifd off; postcopy-preempt on at both ends or at none'],
+  [/^ERR_QEMU_CHANNELS$/, 'multifd off; postcopy-preempt on at the destination too'],
   [/^ERR_QEMU_/, QEMU],
   [/^ERR_STREAM_TRUNCATED$/, 'the source QEMU cancelled, failed or died: ask it (query-migrate)'],
   [

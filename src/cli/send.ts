@@ -99,6 +99,7 @@ export async function send(args: readonly string[]): Promise<number> {
   let events: Promise<void> | undefined;
   let control: ControlServer | undefined;
   let stage: StageOptions | undefined;
+  let channel: QemuChannel | undefined;
   try {
     const security = readSecurity(values);
     if (security.kind === 'none') warnInsecure(reporter);
@@ -117,7 +118,7 @@ export async function send(args: readonly string[]): Promise<number> {
     control = await startControl(session, migration, { name, side: 'source', reporter });
     await readyOrFailed(migration);
     if (listens) listener ??= await QemuListener.listen(common.qemu);
-    const channel = await openChannel(listener, migration, common, reporter, signal);
+    channel = await openChannel(listener, migration, common, reporter, signal);
     const result = await run(migration, channel, session, reporter);
     // The result is the last that is written.
     await session.close();
@@ -132,6 +133,7 @@ export async function send(args: readonly string[]): Promise<number> {
     return reporter.early('source', error);
   } finally {
     await control?.close();
+    channel?.destroy();
     await listener?.close();
     await closeIntermediaries(stage?.intermediaries ?? []);
   }

@@ -2,9 +2,6 @@ import { DirtyBitmap, type PageRun } from '../page/bitmap.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { PageRequest } from '../stream/page-request.ts';
 
-/* A block's pages have numbers of their own: docs/protocol.md, section 8 */
-const PAGES_PER_BLOCK = 2 ** 40;
-
 /**
  * Pages that the destination has asked a source QEMU for, and that have not come from it.
  *
@@ -12,44 +9,46 @@ const PAGES_PER_BLOCK = 2 ** 40;
  * only pages that were asked for go there.
  */
 export class AskedPages {
-  readonly #layout: RamLayout;
+  readonly #pageBytes: number;
   readonly #blocks: ReadonlyMap<string, number>;
+  readonly #asked: readonly DirtyBitmap[];
   readonly #came: readonly DirtyBitmap[];
-  readonly #missing = new Set<number>();
+  #missing = 0;
 
-  constructor(layout: RamLayout) {
-    const { blocks, pageBits } = layout;
-    this.#layout = layout;
+  constructor({ blocks, pageBits }: RamLayout) {
+    this.#pageBytes = 2 ** pageBits;
     this.#blocks = new Map(blocks.map(({ name }, index) => [name, index]));
-    this.#came = blocks.map(({ usedBytes }) => new DirtyBitmap(usedBytes / 2 ** pageBits));
+    const none = () => blocks.map(({ usedBytes }) => new DirtyBitmap(usedBytes / this.#pageBytes));
+    this.#asked = none();
+    this.#came = none();
   }
 
   /** Pages that were asked for and have not come. */
   get missing(): number {
-    return this.#missing.size;
+    return this.#missing;
   }
 
-  /** The destination asks. What the guest does not have is left to QEMU to refuse. */
+  /** The destination asks. What is no page of the guest is left to QEMU to refuse. */
   ask({ block, offsetBytes, lengthBytes }: PageRequest): void {
-    const index = this.#blocks.get(block);
-    if (index === undefined) return;
-    const came = this.#came[index]!;
-    const pageBytes = 2 ** this.#layout.pageBits;
-    const first = Math.floor(offsetBytes / pageBytes);
-    const end = Math.min(came.pageCount, Math.ceil((offsetBytes + lengthBytes) / pageBytes));
-    for (let page = first; page < end; page++) {
-      if (!came.has(page)) this.#missing.add(index * PAGES_PER_BLOCK + page);
-    }
+    const index = this.#blocks.get(block) ?? -1;
+    const came = this.#came[index];
+    const page = offsetBytes / this.#pageBytes;
+    const isPage = lengthBytes === this.#pageBytes && Number.isInteger(page);
+    if (came === undefined || !isPage || page >= came.pageCount || came.has(page)) return;
+    const asked = this.#asked[index]!;
+    if (asked.has(page)) return;
+    asked.set(page);
+    this.#missing++;
   }
 
-  /** Pages have come, by either channel. */
+  /** Pages have come, by any channel. */
   take(block: number, runs: readonly PageRun[]): void {
+    const [asked, came] = [this.#asked[block]!, this.#came[block]!];
     for (const { first, count } of runs) {
-      this.#came[block]!.set(first, count);
-      if (this.#missing.size === 0) continue;
-      for (let page = first; page < first + count; page++) {
-        this.#missing.delete(block * PAGES_PER_BLOCK + page);
+      for (let page = first; this.#missing > 0 && page < first + count; page++) {
+        if (asked.has(page) && !came.has(page)) this.#missing--;
       }
+      came.set(first, count);
     }
   }
 }

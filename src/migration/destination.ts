@@ -72,7 +72,6 @@ export class DestinationStream extends MigrationStream {
   readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#stage.hear(type, bytes));
   readonly #items: Item[] = [];
   readonly #storeBytes: number;
-  readonly #threads: number;
   #decoder: BatchDecoder | undefined;
   /** Batches in work, or decoded and not yet written. */
   #decodedCount = 0;
@@ -87,7 +86,7 @@ export class DestinationStream extends MigrationStream {
   readonly #verification: Verification;
   #loadTimer: NodeJS.Timeout | undefined;
   readonly #stage: DestinationStage;
-  readonly #preempt = new PreemptDestination((error) => this.#stage.fail(error));
+  readonly #preempt = new PreemptDestination(this.tally, (error) => this.#stage.fail(error));
   #isConfirmed = false;
   /** What follows all pages of a post-copy, while they are gathered. */
   readonly #afterPages: Item[] = [];
@@ -95,7 +94,6 @@ export class DestinationStream extends MigrationStream {
   constructor(parts: StreamParts, { name, storeBytes, verify, gather }: DestinationParts) {
     super(parts);
     this.#stage = this.#makeStage(gather);
-    this.#threads = parts.threads.threads;
     this.#verification = this.#makeVerification(verify);
     this.name = name;
     this.#storeBytes = storeBytes;
@@ -124,6 +122,12 @@ export class DestinationStream extends MigrationStream {
     this.cancelOn(signal);
     this.#writeReady();
     return this.result;
+  }
+
+  /** The same with the only channel there is. */
+  override relay(channel: QemuChannel): Promise<MigrationResult> {
+    this.#preempt.refuse();
+    return super.relay(channel);
   }
 
   #receive(incoming: IncomingMessage): void {
@@ -202,9 +206,7 @@ export class DestinationStream extends MigrationStream {
   #takePreempt(incoming: IncomingMessage): void {
     const { data } = message.decodeBytes(incoming.payload);
     this.#digest.add(incoming.payload, 0, incoming.sequence);
-    this.#preempt.want();
-    if (data.length === 0) incoming.release();
-    else this.#preempt.write(data, () => incoming.release());
+    this.#preempt.write(data, () => incoming.release());
   }
 
   /** Queues what changes what is expected, at its place in the stream. */
@@ -240,7 +242,7 @@ export class DestinationStream extends MigrationStream {
 
   #makeVerification(wanted: readonly MappedMemory[]): Verification {
     return new Verification(wanted, {
-      ...{ tally: this.tally, threads: this.#threads },
+      ...{ tally: this.tally, threads: this.threads },
       relay: (bytes) => this.#relay(bytes),
       fail: (error, guest) => this.#fail(error, guest),
       verified: () => this.#finishIfDone(),
@@ -429,9 +431,7 @@ export class DestinationStream extends MigrationStream {
   }
 
   #relay(bytes: Uint8Array): void {
-    const place = { isInsideBefore: false, isInsideAfter: false, isVerbatim: true, lastBlock: -1 };
-    const encoded = message.encodeBytes(bytes, place, HEADER_BYTES);
-    this.lane.send({ ...encoded, isOrdered: true });
+    this.lane.send({ ...message.encodeReturn(bytes, HEADER_BYTES), isOrdered: true });
     this.#finishIfDone();
   }
 
@@ -563,7 +563,7 @@ export class DestinationStream extends MigrationStream {
   #settle(outcome: MigrationResult['outcome'], guest: GuestPlace, error?: PagelaneError): void {
     clearTimeout(this.#loadTimer);
     this.#verification.close();
-    this.#preempt.close();
+    this.#preempt.close({ isDone: outcome === 'completed' });
     void this.#stage[Symbol.asyncDispose]();
     this.settle({
       side: 'destination',

@@ -106,10 +106,6 @@ class Parking {
         this.#feed();
       },
       end: () => this.#fail(new PagelaneError('ERR_STREAM_TRUNCATED', CLOSED)),
-      join: (other) => {
-        other.discard();
-        this.#fail(notParkable('QEMU opened a second channel'));
-      },
     });
     this.#await();
     const { signal } = this.#options;

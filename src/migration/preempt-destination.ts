@@ -1,28 +1,45 @@
-import { PagelaneError } from '../errors.ts';
+import { messageOf, PagelaneError } from '../errors.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
 import { RamFlag } from '../stream/format.ts';
+import type { Tally } from './progress.ts';
 
 /*
  * The second channel of a destination QEMU with postcopy-preempt.
  *
  * Where post-copy is read, the pages that QEMU asked for go by the first one, with little before
- * them; QEMU needs the second to be there, and to end. Else it gets what the source's has.
+ * them; QEMU needs the second to be there, and to end. Else (pages of the host that are larger than
+ * the guest's, and every recovery) it gets what the source's has.
  *
  * A QEMU without postcopy-preempt drops it, and says so on its stderr (10.0), or listens no more
  * (7.2): that matters only if something is to go there.
  */
 
+/* Chosen by us */
+
+/** QEMU closes it when it has everything; its word for that may come so much later. */
+const WORD_MS = 5000;
+
+interface Waiting {
+  readonly bytes: Uint8Array;
+  readonly done: () => void;
+}
+
 export class PreemptDestination {
+  readonly #tally: Tally;
   readonly #fail: (error: PagelaneError) => void;
   #channel: QemuChannel | undefined;
   #isWanted = false;
   #isOpening = false;
   #isRefused = false;
   #isClosed = false;
-  #waiting: { readonly bytes: Uint8Array; readonly done: () => void }[] = [];
+  /** Pages were written there, which nobody else has. */
+  #hasPages = false;
+  #timer: NodeJS.Timeout | undefined;
+  #waiting: Waiting[] = [];
   #open: (() => Promise<QemuChannel>) | undefined;
 
-  constructor(fail: (error: PagelaneError) => void) {
+  constructor(tally: Tally, fail: (error: PagelaneError) => void) {
+    this.#tally = tally;
     this.#fail = fail;
   }
 
@@ -32,11 +49,16 @@ export class PreemptDestination {
    * @param open Opens another channel to the same QEMU.
    */
   follow(first: QemuChannel, open: () => Promise<QemuChannel>): void {
-    if (first.isOnly) this.refuse();
-    else {
-      this.#open = open;
-      this.#connect();
+    if (first.isOnly) {
+      this.refuse();
+      return;
     }
+    this.#open = async () => {
+      const channel = await open();
+      if (channel !== first) return channel;
+      throw new PagelaneError('ERR_QEMU_CHANNELS', 'the embedding program opens but one');
+    };
+    this.#connect();
   }
 
   /** There can be none. */
@@ -52,21 +74,31 @@ export class PreemptDestination {
     this.#connect();
   }
 
-  /** Writes bytes; `done` also comes when the channel breaks. */
+  /** Writes pages, none to begin with; `done` also comes when the channel breaks. */
   write(bytes: Uint8Array, done: () => void): void {
     this.want();
+    if (bytes.length === 0) {
+      done();
+      return;
+    }
+    this.#hasPages = true;
     this.#waiting.push({ bytes, done });
     this.#flush();
   }
 
   /** All pages are with QEMU, by the first channel. */
   end(): void {
-    if (this.#isWanted) this.write(EOS_RECORD, () => {});
+    if (!this.#isWanted) return;
+    this.#waiting.push({ bytes: EOS_RECORD, done: () => {} });
+    this.#flush();
   }
 
-  close(): void {
+  /** @param isDone Whether QEMU has what was written. */
+  close({ isDone }: { readonly isDone: boolean }): void {
     this.#isClosed = true;
-    this.#channel?.end();
+    clearTimeout(this.#timer);
+    if (isDone) this.#channel?.end();
+    else this.#channel?.destroy();
     for (const { done } of this.#waiting.splice(0)) done();
   }
 
@@ -75,7 +107,10 @@ export class PreemptDestination {
     this.#isOpening = true;
     this.#open().then(
       (channel) => this.#use(channel),
-      () => this.refuse(),
+      (error: unknown) => {
+        this.#tally.addFallback(`no second channel to the destination QEMU: ${messageOf(error)}`);
+        this.refuse();
+      },
     );
   }
 
@@ -91,19 +126,18 @@ export class PreemptDestination {
   }
 
   #flush(): void {
-    if (this.#isClosed || (this.#channel === undefined && !this.#isRefused)) return;
-    for (const { bytes, done } of this.#waiting.splice(0)) {
-      if (this.#channel !== undefined) this.#channel.write(bytes, done);
-      else {
-        done();
-        if (bytes !== EOS_RECORD) this.#fail(notTaken());
-      }
+    if (this.#isClosed) return;
+    if (this.#channel !== undefined) {
+      for (const { bytes, done } of this.#waiting.splice(0)) this.#channel.write(bytes, done);
+    } else if (this.#isRefused) {
+      for (const { done } of this.#waiting.splice(0)) done();
+      if (this.#hasPages) this.#timer ??= setTimeout(() => this.#fail(notTaken()), WORD_MS);
     }
   }
 }
 
 function notTaken(): PagelaneError {
-  const text = 'Destination QEMU took no second channel: postcopy-preempt is on at the source only';
+  const text = 'Destination QEMU closed its second channel, or took none: it misses pages';
   return new PagelaneError('ERR_QEMU_CHANNELS', text);
 }
 

@@ -10,12 +10,13 @@ import type { Tally } from './progress.ts';
 /*
  * The second channel of a source QEMU with postcopy-preempt: pages that the destination asked for
  *
- *   1. join    the destination is told, so that its QEMU gets a second channel too     constructor
- *   2. read    as pages among the others, if post-copy is read; else it is carried     #feed
+ *   1. join    the destination is told, so that its QEMU gets a second channel too     join
+ *   2. read    as pages among the others, if post-copy is read; else it is carried     feed
  *              as bytes, to the second channel there
  *   3. wait    when the first channel has ended, for pages that were asked for         whenAll
  *
- * A QEMU with multifd opens more channels as well, and says so at once.
+ * A QEMU with multifd opens more channels as well, and each says so at once. Whatever else connects
+ * there is read too: nothing tells QEMU's channel from one that is silent.
  */
 
 /* Fixed by QEMU: migration/multifd.h, MULTIFD_MAGIC */
@@ -23,12 +24,17 @@ const MULTIFD_MAGIC = 0x1122_3344;
 
 /* Chosen by us */
 
+/** Channels that may be the second one; more are read, and forgotten. */
+const CHANNELS_MAX = 8;
+
 /** How long a page may take that was asked for, once QEMU has ended its first channel. */
 const TIMEOUT_MS = 30_000;
 
 /** What the second channel needs of the migration that it is a part of. */
 export interface PreemptSourceHost extends PreemptSink {
   readonly tally: Tally;
+  /** The guest's memory, once it is known: before there is a post-copy. */
+  layout(): RamLayout | undefined;
   /** Whether what comes is of no use any more. */
   isOver(): boolean;
   /** Whether there is a post-copy whose pages are read. */
@@ -36,6 +42,8 @@ export interface PreemptSourceHost extends PreemptSink {
   /** Whether it would be carried as bytes. */
   isVerbatim(): boolean;
   isBackedUp(): boolean;
+  /** Whether any path is open: only that time counts for what QEMU may take. */
+  isConnected(): boolean;
   /** Pages that the destination asked for, and that have come by no channel. */
   missingPages(): number;
   /** Queues a message in its place. */
@@ -44,60 +52,39 @@ export interface PreemptSourceHost extends PreemptSink {
 }
 
 export class PreemptSource {
-  readonly #channel: QemuChannel;
   readonly #host: PreemptSourceHost;
-  #reader: PreemptReader | undefined;
-  #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
-  #hasEnded = false;
+  readonly #channels: PreemptChannel[] = [];
   #onAll: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(channel: QemuChannel, host: PreemptSourceHost) {
-    this.#channel = channel;
+  constructor(host: PreemptSourceHost) {
     this.#host = host;
-    host.tally.preemptBytes = 0;
-    host.put(message.encodePreempt(NO_BYTES, HEADER_BYTES));
-    channel.start({
-      chunk: (bytes, done) => {
-        host.tally.preemptBytes! += bytes.length;
-        this.#input = { bytes, at: 0, done };
-        this.feed();
-      },
-      end: () => {
-        this.#hasEnded = true;
-        this.settle();
-      },
-    });
   }
 
-  /** The guest's memory is known. */
-  setLayout(layout: RamLayout): void {
-    this.#reader = new PreemptReader(layout, {
-      takeSlot: () => this.#host.takeSlot(),
-      pages: (slot, sealed) => this.#host.pages(slot, sealed),
-    });
+  /** QEMU has opened a channel. */
+  join(channel: QemuChannel): void {
+    const host = this.#host;
+    if (host.isOver() || this.#channels.length >= CHANNELS_MAX) {
+      channel.discard();
+      return;
+    }
+    if (this.#channels.length === 0) {
+      host.tally.preemptBytes = 0;
+      host.put(message.encodePreempt(NO_BYTES, HEADER_BYTES));
+    }
+    this.#channels.push(new PreemptChannel(channel, host, () => this.settle()));
   }
 
   /** Reads on, as far as there is room. */
   feed(): void {
-    const input = this.#input;
-    if (input === undefined) return;
-    this.#input = undefined;
-    try {
-      if (!this.#host.isOver() && !this.#read(input)) {
-        this.#input = input;
-        return;
-      }
-    } catch (error) {
-      this.#host.fail(asPagelaneError(error));
-    }
-    input.done();
+    for (const channel of this.#channels) channel.feed();
   }
 
   /** Calls back when no page is on its way that was asked for: the first channel has ended. */
   whenAll(done: () => void): void {
     this.#onAll = done;
-    this.#timer = setTimeout(() => this.#giveUp(`not within ${TIMEOUT_MS} ms`), TIMEOUT_MS);
+    this.#host.tally.waitsFor = 'pages on the second channel of QEMU';
+    this.#limitWait();
     this.settle();
   }
 
@@ -107,19 +94,6 @@ export class PreemptSource {
     this.feed();
   }
 
-  /** False if it must wait: for room, or until it is known how the post-copy goes. */
-  #read(input: { readonly bytes: Uint8Array; at: number }): boolean {
-    const { bytes } = input;
-    if (this.#host.isRead()) {
-      input.at = this.#reader!.push(bytes, input.at);
-      return input.at === bytes.length;
-    }
-    if (isMultifd(bytes)) throw notCarried(this.#channel.address);
-    if (!this.#host.isVerbatim() || this.#host.isBackedUp()) return false;
-    this.#host.put(message.encodePreempt(bytes, HEADER_BYTES));
-    return true;
-  }
-
   /** Pages are on their way: there may be nothing more to wait for. */
   settle(): void {
     const onAll = this.#onAll;
@@ -127,7 +101,18 @@ export class PreemptSource {
     if (this.#host.missingPages() === 0) {
       this.#stopWait();
       onAll();
-    } else if (this.#hasEnded) this.#giveUp('and closed its second channel');
+    } else if (this.#channels.every(({ hasEnded }) => hasEnded)) {
+      this.#giveUp('and closed its second channel');
+    }
+  }
+
+  #limitWait(): void {
+    this.#timer = setTimeout(() => {
+      // What waits for room, or for a path, has a limit of its own.
+      const isOurs = !this.#host.isConnected() || this.#channels.some(({ isHeld }) => isHeld);
+      if (isOurs) this.#limitWait();
+      else this.#giveUp(`not within ${TIMEOUT_MS} ms`);
+    }, TIMEOUT_MS);
   }
 
   #stopWait(): void {
@@ -144,8 +129,101 @@ export class PreemptSource {
   }
 }
 
-/** A QEMU that opens a channel which has no place anywhere. */
-export function notCarried(endpoint: string): EndpointError {
+/** One channel that may be the second. */
+class PreemptChannel {
+  readonly #host: PreemptSourceHost;
+  readonly #address: string;
+  #reader: PreemptReader | undefined;
+  #isKnown = false;
+  #input: { bytes: Uint8Array; at: number; done: () => void } | undefined;
+  #hasClosed = false;
+
+  constructor(channel: QemuChannel, host: PreemptSourceHost, onEnd: () => void) {
+    this.#host = host;
+    this.#address = channel.address;
+    channel.start({
+      chunk: (bytes, done) => {
+        host.tally.preemptBytes! += bytes.length;
+        this.#input = { bytes, at: 0, done };
+        this.feed();
+      },
+      end: () => {
+        this.#hasClosed = true;
+        onEnd();
+      },
+    });
+  }
+
+  /** Whether bytes wait for room, or until it is known how the post-copy goes. */
+  get isHeld(): boolean {
+    return this.#input !== undefined;
+  }
+
+  /** Whether all was read that there will be. */
+  get hasEnded(): boolean {
+    return this.#hasClosed && !this.isHeld;
+  }
+
+  feed(): void {
+    const input = this.#input;
+    if (input === undefined) return;
+    this.#input = undefined;
+    try {
+      if (!this.#host.isOver() && !this.#read(input)) {
+        this.#input = input;
+        return;
+      }
+    } catch (error) {
+      this.#host.fail(asPagelaneError(error));
+    }
+    input.done();
+  }
+
+  /** False if it must wait. */
+  #read(input: { readonly bytes: Uint8Array; at: number }): boolean {
+    const { bytes } = input;
+    if (!this.#isKnown && isMultifd(bytes)) throw notCarried(this.#address);
+    this.#isKnown = true;
+    if (this.#host.isRead()) {
+      this.#reader ??= new PreemptReader(this.#host.layout()!, this.#host);
+      input.at = this.#reader.push(bytes, input.at);
+      return input.at === bytes.length;
+    }
+    if (!this.#host.isVerbatim() || this.#host.isBackedUp()) return false;
+    this.#host.put(message.encodePreempt(bytes, HEADER_BYTES));
+    return true;
+  }
+}
+
+/**
+ * Lets channels join that QEMU opened before it wrote what was read: after two turns of the event
+ * loop they have been accepted.
+ */
+export class Joins {
+  readonly #onIn: () => void;
+  #state: 'open' | 'coming' | 'in' = 'open';
+
+  /** @param onIn Called when those that were on their way have joined. */
+  constructor(onIn: () => void) {
+    this.#onIn = onIn;
+  }
+
+  /** Whether all have joined that were opened before the first call; else ask again at `onIn`. */
+  areIn(): boolean {
+    if (this.#state === 'open') {
+      this.#state = 'coming';
+      setImmediate(() =>
+        setImmediate(() => {
+          this.#state = 'in';
+          this.#onIn();
+        }),
+      );
+    }
+    return this.#state === 'in';
+  }
+}
+
+function notCarried(endpoint: string): EndpointError {
   return new EndpointError(
     'ERR_QEMU_CHANNELS',
     `QEMU opened a channel at ${endpoint} that cannot be carried: multifd is on`,

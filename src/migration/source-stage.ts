@@ -86,6 +86,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   #takesPages = false;
   #isOver = false;
   readonly #requests = new PageRequestReader();
+  #layout: RamLayout | undefined;
   #asked: AskedPages | undefined;
 
   constructor(host: SourceStageHost, options: StageOptions) {
@@ -165,7 +166,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** As soon as the guest's memory is known. */
   open(layout: RamLayout): void {
-    this.#asked = new AskedPages(layout);
+    this.#layout = layout;
     if (this.#isLeft || this.isDirect) return;
     const { tally, codec, threads } = this.#host;
     const parts = {
@@ -190,6 +191,7 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   /** The next bytes are of the post-copy. */
   switchOver(): void {
     this.#hasSwitched = true;
+    this.#asked = new AskedPages(this.#layout!);
     this.#host.put(encodeEntries(NO_ENTRIES, HEADER_BYTES));
   }
 

@@ -16,7 +16,7 @@ import { Departure } from './departure.ts';
 import { Outbox } from './outbox.ts';
 import type { StageOptions } from './page-stager.ts';
 import { pausedError } from './paused.ts';
-import { notCarried, PreemptSource } from './preempt-source.ts';
+import { Joins, PreemptSource } from './preempt-source.ts';
 import type { MigrationResult } from './progress.ts';
 import { SHUT_SUCCESS } from './return-message.ts';
 import { SourceStage } from './source-stage.ts';
@@ -82,6 +82,7 @@ export class SourceStream extends MigrationStream {
   readonly #tail = new TailWatcher();
   readonly #stage: SourceStage;
   #preempt: PreemptSource | undefined;
+  readonly #joins = new Joins(() => this.#feed());
   readonly #endMark = new EndMark();
   readonly #waiting: WaitingLimit;
   #departure: Departure | undefined;
@@ -188,7 +189,6 @@ export class SourceStream extends MigrationStream {
           );
         }
         this.#stage.open(layout);
-        this.#preempt?.setLayout(layout);
       },
       bytes: (data, place) => this.#putBytes(data, place),
       pages: (slot, sealed) => this.#putPages(slot, sealed, { isAhead: false }),
@@ -196,7 +196,7 @@ export class SourceStream extends MigrationStream {
         if (this.#stage.isDirect) this.#stage.announce();
       },
       postcopy: (unused) => {
-        if (this.#isBackedUp()) return false;
+        if (this.#isBackedUp() || !this.#joins.areIn()) return false;
         if (unused !== undefined) this.#encoder.giveSlot(unused);
         // Batches of a post-copy come in any order: they refer to no page that was kept.
         this.#encoder = this.#newEncoder();
@@ -229,7 +229,7 @@ export class SourceStream extends MigrationStream {
     const { tally, threads } = this;
     const host = {
       ...{ tally, codec: this.#codec, threads },
-      isConnected: () => this.session.pathReports().some(({ state }) => state === 'open'),
+      isConnected: () => this.#isConnected(),
       put: (encoded: message.EncodedMessage) => this.#outbox.put(encoded),
       sendDirect: (batch: EncodedBatch, isAhead: boolean) => this.#sendDirect(batch, isAhead),
       putEnd: () => this.#putEnd(),
@@ -263,6 +263,10 @@ export class SourceStream extends MigrationStream {
     this.giveLocal(SHUT_SUCCESS);
     this.giveLocalEnd();
     this.#settle('completed', 'destination');
+  }
+
+  #isConnected(): boolean {
+    return this.session.pathReports().some(({ state }) => state === 'open');
   }
 
   #newEncoder(): BatchEncoder {
@@ -457,17 +461,14 @@ export class SourceStream extends MigrationStream {
   }
 
   protected override joinLocal(channel: QemuChannel): void {
-    if (this.isSettled || this.#preempt !== undefined || this.#stage.hasSwitched) {
-      channel.discard();
-      this.#fail(notCarried(channel.address), this.#guestIfLost());
-      return;
-    }
-    this.#preempt = new PreemptSource(channel, {
+    this.#preempt ??= new PreemptSource({
       tally: this.tally,
+      layout: () => this.#layout,
       isOver: () => this.isSettled || this.#departure !== undefined || this.#isEndQueued,
       isRead: () => this.#stage.hasSwitched,
       isVerbatim: () => this.#reader.fallback !== undefined,
       isBackedUp: () => this.#isBackedUp(),
+      isConnected: () => this.#isConnected(),
       missingPages: () => this.#stage.missingPages,
       put: (encoded) => this.#outbox.put(encoded),
       takeSlot: () => this.#takeSlot(),
@@ -475,13 +476,14 @@ export class SourceStream extends MigrationStream {
         this.#putPages(slot, sealed, { isAhead: true });
         this.#stage.stager?.flush();
       },
-      fail: (error) =>
-        this.#fail(
-          this.tally.phase === 'postcopy' ? pausedError(error) : error,
-          this.#guestIfLost(),
-        ),
+      fail: (error) => this.#failPreempt(error),
     });
-    if (this.#layout !== undefined) this.#preempt.setLayout(this.#layout);
+    this.#preempt.join(channel);
+  }
+
+  #failPreempt(error: PagelaneError): void {
+    const isPaused = this.tally.phase === 'postcopy';
+    this.#fail(isPaused ? pausedError(error) : error, this.#guestIfLost());
   }
 
   #putEnd(): void {

@@ -87,7 +87,8 @@ class Unparking {
   readonly #returnPath = new ReturnPathWatcher((type, bytes) => this.#hear(type, bytes));
   #gatherer: PageGatherer | undefined;
   #channel: QemuChannel | undefined;
-  readonly #preempt = new PreemptDestination((error) => this.#hasAll.reject(error));
+  readonly #tally = new Tally();
+  readonly #preempt = new PreemptDestination(this.#tally, (error) => this.#hasAll.reject(error));
   #runningMs: number | undefined;
   readonly #hasAll = new Deferred<void>();
   readonly #answered = new Deferred<void>();
@@ -113,7 +114,7 @@ class Unparking {
       this.#writer.setLayout(layout);
       this.#layout = layout;
       const parts = {
-        ...{ layout, settings, tally: new Tally() },
+        ...{ layout, settings, tally: this.#tally },
         write: (batch: DecodedBatch) => this.#writeBatch(batch),
       };
       const gatherer = new PageGatherer(parts, this.#ticket, intermediaries);
@@ -137,7 +138,7 @@ class Unparking {
       throw this.#describe(error);
     } finally {
       this.#channel?.destroy();
-      this.#preempt.close();
+      this.#preempt.close({ isDone: this.#returnPath.shutStatus === 0 });
       await this.#gatherer?.[Symbol.asyncDispose]();
       await closeIntermediaries(intermediaries);
     }

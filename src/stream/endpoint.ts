@@ -16,10 +16,10 @@ import { native } from '../native.ts';
 /** Bytes read at once; small enough to stay in the processor's cache until they are cut. */
 const READ_BYTES = 256 * 1024;
 
-/** Channels beside the first; QEMU opens at most 255. */
-const OTHERS_MAX = 255;
+/** Channels beside the first: QEMU opens at most 255 for multifd, and one for preempt. */
+const OTHERS_MAX = 256;
 
-/** QEMU closes its other channels within this time once the first is closed, or they are closed. */
+/** How long QEMU may take to close its other channels, once it has lost the first. */
 const OTHERS_CLOSE_MS = 10_000;
 
 /** Takes what QEMU sends. */
@@ -280,14 +280,19 @@ export class QemuListener {
     return await before(this.#first, timeoutMs, late, signal);
   }
 
-  /** Stops listening, and waits until QEMU has closed all channels beside the first. */
+  /**
+   * Stops listening; open channels stay. Resolves when the first is closed, and QEMU has closed the
+   * others: a process that ends before may leave QEMU waiting.
+   */
   async close(): Promise<void> {
     this.#server.close();
     const others = [...this.#others];
+    for (const channel of others) channel.discard();
+    if (others.length === 0) return;
+    await (await this.#first).closed;
     const late = setTimeout(() => {
       for (const channel of others) channel.destroy();
     }, OTHERS_CLOSE_MS);
-    for (const channel of others) channel.discard();
     await Promise.all(others.map(({ closed }) => closed));
     clearTimeout(late);
   }

@@ -150,10 +150,21 @@ export function decodeBlocks(payload: Uint8Array): RamLayout {
   return { pageBits, hasFooter, sectionId: view.getUint32(4, true), blocks };
 }
 
+const NO_PLACE: BytesPlace = {
+  isInsideBefore: false,
+  isInsideAfter: false,
+  isVerbatim: true,
+  lastBlock: -1,
+};
+
+/** Bytes of a return path. */
+export function encodeReturn(data: Uint8Array, roomBytes: number): EncodedMessage {
+  return encodeBytes(data, NO_PLACE, roomBytes);
+}
+
 /** Bytes of the second channel of postcopy-preempt; with none, that there is one. */
 export function encodePreempt(data: Uint8Array, roomBytes: number): EncodedMessage {
-  const place = { isInsideBefore: false, isInsideAfter: false, isVerbatim: true, lastBlock: -1 };
-  return encodeBytes(data, place, roomBytes, MessageKind.Preempt);
+  return encodeBytes(data, NO_PLACE, roomBytes, MessageKind.Preempt);
 }
 
 /** Copies `data` into a message. */

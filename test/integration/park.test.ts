@@ -47,6 +47,8 @@ test.each([
       await using other = await RedisServer.start(['--maxmemory', '1gb']);
       await using pair = await startPair({ qemu, memoryMiB: 256, workload: WORKLOAD }, ['-S']);
       await pair.source.qmp.execute('stop');
+      const capabilities = { ...POSTCOPY.capabilities, 'postcopy-preempt': hasPreempt };
+      await configure(pair, { capabilities });
       const stage = [one, other].map(({ address }) => address.text).join(',');
       const ticket = join(folder, 'ticket');
       const monitor = pair.source.extraMonitor;
@@ -57,8 +59,6 @@ test.each([
       expect(JSON.parse(parked.stdout)).toMatchObject({ type: 'parked' });
       const { status } = await pair.source.qmp.execute<{ status: string }>('query-migrate');
       expect(status).toBe('completed');
-      const capabilities = { ...POSTCOPY.capabilities, 'postcopy-preempt': hasPreempt };
-      await configure(pair, { capabilities });
       const uri = `unix:${join(folder, 'in')}`;
       await listenAt(pair.destination, { uri });
       const gathered = await run([

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { encodePageRequest } from '../../src/stream/page-request.ts';
-import { shut } from '../support/fake-qemu.ts';
+import { type FakeSource, shut } from '../support/fake-qemu.ts';
 import { waitUntil } from '../support/lab/processes.ts';
 import { PAGE_BYTES, postcopyAdvice, StreamBuilder } from '../support/qemu-stream.ts';
 import { BOUND_MS, openRelay } from './support.ts';
@@ -36,8 +36,8 @@ function records(...pages: readonly (readonly [block: number, page: number])[]):
 }
 
 /** A migration with a second channel. Nothing of its post-copy has come. */
-async function openWithSecond({ hostBytes = PAGE_BYTES } = {}) {
-  const parts = await openRelay();
+async function openWithSecond({ hostBytes = PAGE_BYTES, hasOneChannel = false } = {}) {
+  const parts = await openRelay({}, { hasOneChannel });
   const { sourceQemu, destinationQemu } = parts;
   const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
   builder.command(3, postcopyAdvice(hostBytes)).ramStart();
@@ -177,50 +177,85 @@ describe('a post-copy that is read', () => {
   });
 });
 
+/** A post-copy that is carried as bytes, as far as the package. */
+async function openVerbatim({ hasOneChannel = false } = {}) {
+  const parts = await openWithSecond({ hostBytes: HUGE_BYTES, hasOneChannel });
+  const { builder, send, given, destinationQemu } = parts;
+  if (!hasOneChannel) {
+    await until('the second channel', () => destinationQemu.others().length === 1);
+  }
+  builder.command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
+  builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
+  send();
+  await until('the package', () => given().includes(PACKAGE));
+  const finish = async (): Promise<void> => {
+    destinationQemu.write(shut(0));
+    await until('its word', () => parts.heard().includes(DONE));
+    parts.sourceQemu.close();
+    parts.second.close();
+    destinationQemu.close();
+  };
+  return { ...parts, finish };
+}
+
 describe('a post-copy that is carried as bytes', () => {
-  test('so is its second channel', async () => {
-    await using parts = await openWithSecond({ hostBytes: HUGE_BYTES });
-    const { builder, send, second, given, givenSecond } = parts;
-    await until('the second channel', () => parts.destinationQemu.others().length === 1);
-    builder.command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
-    builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
-    send();
-    await until('the package', () => given().includes(PACKAGE));
+  test('so is its second channel, whatever is in it', async () => {
+    await using parts = await openVerbatim();
+    const { second, givenSecond } = parts;
     const wanted = Buffer.alloc(3 << 20, records([0, 5], [0, 6], [1, 2]));
     second.write(wanted);
     await until('all of it', () => givenSecond().length === wanted.length);
     expect(givenSecond().equals(wanted)).toBe(true);
-    parts.destinationQemu.write(shut(0));
-    await until('its word', () => parts.heard().includes(DONE));
-    parts.sourceQemu.close();
-    second.close();
-    parts.destinationQemu.close();
-    expect(await parts.source.result).toMatchObject({
-      outcome: 'completed',
-      digest: { equal: true },
-    });
+    // As what multifd says first, but in the middle of a page.
+    second.write(Uint8Array.of(0x11, 0x22, 0x33, 0x44, 5));
+    await until('the rest', () => givenSecond().length === wanted.length + 5);
+    await parts.finish();
+    const sent = await parts.source.result;
+    expect(sent).toMatchObject({ outcome: 'completed', digest: { equal: true } });
     expect(await parts.destination.result).toMatchObject({ outcome: 'completed' });
   });
 
-  test('a destination QEMU that takes no second channel: it is said', async () => {
-    await using parts = await openWithSecond({ hostBytes: HUGE_BYTES });
-    const { builder, send, second, given, destinationQemu } = parts;
-    await until('the second channel', () => destinationQemu.others().length === 1);
-    destinationQemu.dropOthers();
-    builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
-    send();
-    await until('the package', () => given().includes(PACKAGE));
-    second.write(records([0, 5]));
-    const received = await parts.destination.result;
-    expect(received.error).toMatchObject({ code: 'ERR_QEMU_CHANNELS' });
-    const sent = await parts.source.result;
-    expect(sent.outcome).toBe('failed');
-    expect(sent.guest).not.toBe('source');
+  test.each(['before anything is there', 'after that'])(
+    'a destination QEMU that drops its second channel %s misses pages: it is said',
+    async (when) => {
+      await using parts = await openVerbatim();
+      const { second, givenSecond, destinationQemu } = parts;
+      if (when === 'before anything is there') destinationQemu.dropOthers();
+      second.write(records([0, 5]));
+      if (when === 'after that') {
+        await until('the page', () => givenSecond().length > PAGE_BYTES);
+        destinationQemu.dropOthers();
+      }
+      const received = await parts.destination.result;
+      expect(received.error).toMatchObject({ code: 'ERR_QEMU_CHANNELS' });
+      expect(received.error!.message).toContain('it misses pages');
+      const sent = await parts.source.result;
+      expect(sent.outcome).toBe('failed');
+      expect(sent.guest).not.toBe('source');
+    },
+  );
+
+  test('nor can it have one if the embedding program opens but one', async () => {
+    await using parts = await openVerbatim({ hasOneChannel: true });
+    parts.second.write(records([0, 5]));
+    const { error } = await parts.destination.result;
+    expect(error).toMatchObject({ code: 'ERR_QEMU_CHANNELS' });
+  });
+
+  test('one that drops it at its end, and then says that it has all, has all', async () => {
+    await using parts = await openVerbatim();
+    parts.second.write(records([0, 5]));
+    await until('the page', () => parts.givenSecond().length > PAGE_BYTES);
+    parts.destinationQemu.dropOthers();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await parts.finish();
+    expect(await parts.destination.result).toMatchObject({ outcome: 'completed' });
+    expect(await parts.source.result).toMatchObject({ outcome: 'completed' });
   });
 });
 
-describe('channels that cannot be carried', () => {
-  test('multifd says so at once: the guest is at the source', async () => {
+describe('further channels', () => {
+  test('of multifd say so at once: the guest is at the source', async () => {
     await using parts = await openRelay();
     await using second = await parts.openSecond();
     second.write(Uint8Array.of(0x11, 0x22, 0x33, 0x44, 0, 0, 0, 1));
@@ -232,13 +267,65 @@ describe('channels that cannot be carried', () => {
     await second.write(Buffer.alloc(4 << 20));
   });
 
-  test('more than two', async () => {
+  test('that are silent do no harm, whenever they come', async () => {
     await using parts = await openRelay();
-    await using second = await parts.openSecond();
-    await using third = await parts.openSecond();
-    const result = await parts.source.result;
-    expect(result).toMatchObject({ guest: 'source', error: { code: 'ERR_QEMU_CHANNELS' } });
-    await parts.sourceQemu.untilClosed(BOUND_MS);
-    for (const each of [second, third]) await each.write(Buffer.alloc(4 << 20));
+    await using early = await parts.openSecond();
+    parts.source.destroy();
+    await parts.source.result;
+    await early.write(Buffer.alloc(4 << 20));
+    await using late = await parts.openSecond();
+    await late.write(Buffer.alloc(4 << 20));
   });
+
+  test('do none beside the second one either, nor when all was sent', async () => {
+    await using parts = await openWithSecond();
+    const { builder, send } = parts;
+    const others: FakeSource[] = [];
+    for (let count = 0; count < 20; count++) others.push(await parts.openSecond());
+    await parts.switchOver();
+    await parts.ask(5);
+    parts.second.write(records([0, 5]));
+    builder.partBegin(3).partEnd().raw([0]);
+    send();
+    await until('the end of the stream', () => parts.given().subarray(-END.length).equals(END));
+    others.push(await parts.openSecond());
+    await others.at(-1)!.write(Buffer.alloc(4 << 20));
+    await parts.finish();
+    expect(await parts.source.result).toMatchObject({ outcome: 'completed' });
+    for (const other of others) await other[Symbol.asyncDispose]();
+  });
+
+  test.each([1, 2])(
+    'are there before what was written after them, however late they are seen: %i',
+    async () => {
+      await using parts = await openRelay();
+      const { sourceQemu, destinationQemu } = parts;
+      const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
+      builder.command(3, postcopyAdvice(PAGE_BYTES)).ramStart().partBegin();
+      const before = builder.bytes().length;
+      sourceQemu.write(builder.bytes());
+      await until('the stream', () => destinationQemu.received().length > before / 2);
+      builder.page(0, 0, { kind: 'zero' }).partEnd();
+      const between = builder.bytes().length;
+      builder.command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
+      builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
+      builder.partBegin(3).partEnd().raw([0]);
+      // What is ready first is read first, with all that comes until then.
+      sourceQemu.write(builder.bytes().slice(before, between));
+      const joining = parts.openSecond();
+      sourceQemu.write(builder.bytes().slice(between));
+      for (const untilMs = performance.now() + 50; performance.now() < untilMs; );
+      await using second = await joining;
+      await until('the second channel', () => destinationQemu.others().length === 1);
+      destinationQemu.write(LOADED);
+      const given = () => Buffer.from(destinationQemu.received());
+      await until('the end of the stream', () => given().subarray(-END.length).equals(END));
+      destinationQemu.write(shut(0));
+      await until('its word', () => Buffer.from(sourceQemu.received()).includes(DONE));
+      sourceQemu.close();
+      second.close();
+      destinationQemu.close();
+      expect(await parts.source.result).toMatchObject({ outcome: 'completed' });
+    },
+  );
 });

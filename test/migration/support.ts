@@ -29,7 +29,7 @@ export interface Ends extends AsyncDisposable {
 }
 
 /** How two ends differ from usual ones. */
-export type EndWays = { readonly pathCount?: number } & Pick<
+export type EndWays = { readonly pathCount?: number; readonly hasOneChannel?: boolean } & Pick<
   AcceptOptions,
   'storeBytes' | 'verify'
 >;
@@ -37,7 +37,7 @@ export type EndWays = { readonly pathCount?: number } & Pick<
 /** Opens a session over `pathCount` connections and begins a migration. */
 export async function openEnds(
   options: SourceOptions = {},
-  { pathCount = 1, ...accept }: EndWays = {},
+  { pathCount = 1, hasOneChannel: _, ...accept }: EndWays = {},
 ): Promise<Ends> {
   const listener = await listen({ host: '127.0.0.1', port: 0, security: SECURITY, threads: 2 });
   const path = { host: '127.0.0.1', port: listener.port };
@@ -72,7 +72,9 @@ export async function openRelay(options: SourceOptions = {}, ways: EndWays = {})
   const sourceQemu = await FakeSource.connect(unix('out').path);
   const channel = await listener.accept({ timeoutMs: BOUND_MS });
   ends.source.relay(channel);
-  ends.destination.relayWhenNeeded(() => QemuChannel.connect(unix('in'), { timeoutMs: BOUND_MS }));
+  const open = () => QemuChannel.connect(unix('in'), { timeoutMs: BOUND_MS });
+  if (ways.hasOneChannel === true) ends.destination.relay(await open());
+  else ends.destination.relayWhenNeeded(open);
   return {
     ...ends,
     sourceQemu,
@@ -83,6 +85,7 @@ export async function openRelay(options: SourceOptions = {}, ways: EndWays = {})
     [Symbol.asyncDispose]: async () => {
       await sourceQemu[Symbol.asyncDispose]();
       await destinationQemu[Symbol.asyncDispose]();
+      channel.destroy();
       await listener.close();
       await ends[Symbol.asyncDispose]();
       rmSync(folder, { recursive: true, force: true });

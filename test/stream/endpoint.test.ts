@@ -67,8 +67,9 @@ describe('QemuListener', () => {
       const closed = listener.close().then(() => {
         isClosed = true;
       });
+      channel.destroy();
       others[0]!.destroy();
-      await once(others[0]!, 'close');
+      await new Promise<void>((done) => others[1]!.write(Buffer.alloc(4 << 20), () => done()));
       expect(isClosed).toBe(false);
       others[1]!.destroy();
       await closed;
