@@ -127,7 +127,7 @@ test.each([
  * Its channels come at once or by and by; a QEMU that lost one too early waited for ever, and could
  * not be migrated again.
  */
-test.each(Array.from({ length: 12 }, (_, index) => 1 + index))(
+test.each([1, 2, 3, 8])(
   'multifd with %i channels is refused, and can be turned off for the next attempt',
   async (channels) => {
     await using attempt = await Attempt.begin(source, {
