@@ -1,5 +1,6 @@
-import { DirtyBitmap, type PageRun } from '../page/bitmap.ts';
-import type { RamLayout } from '../page/block.ts';
+import type { BatchPages } from '../page/batch-map.ts';
+import { DirtyBitmap } from '../page/bitmap.ts';
+import { pageCountOf, type RamLayout } from '../page/block.ts';
 import type { PageRequest } from '../stream/page-request.ts';
 
 /**
@@ -18,7 +19,7 @@ export class AskedPages {
   constructor({ blocks, pageBits }: RamLayout) {
     this.#pageBytes = 2 ** pageBits;
     this.#blocks = new Map(blocks.map(({ name }, index) => [name, index]));
-    const none = () => blocks.map(({ usedBytes }) => new DirtyBitmap(usedBytes / this.#pageBytes));
+    const none = () => blocks.map((block) => new DirtyBitmap(pageCountOf(block, pageBits)));
     this.#asked = none();
     this.#came = none();
   }
@@ -42,7 +43,7 @@ export class AskedPages {
   }
 
   /** Pages have come, by any channel. */
-  take(block: number, runs: readonly PageRun[]): void {
+  take({ block, runs }: BatchPages): void {
     const [asked, came] = [this.#asked[block]!, this.#came[block]!];
     for (const { first, count } of runs) {
       for (let page = first; this.#missing > 0 && page < first + count; page++) {

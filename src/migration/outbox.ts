@@ -86,10 +86,9 @@ export class Outbox {
   #sendAhead(entry: Outgoing, batch: message.EncodedMessage): void {
     if (this.#isClosed) return;
     for (const each of this.#waiting) {
-      if (each === entry) break;
       if (each.isOrdered || each.startsEpoch) return;
+      if (each === entry) break;
     }
-    if (entry.startsEpoch) return;
     entry.isGone = true;
     this.#send(entry, batch, { isAhead: true });
   }

@@ -1,8 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { StagingError } from '../errors.ts';
-import { Sealed } from '../native.ts';
-import { pagesOf } from '../page/batch-map.ts';
-import type { PageRun } from '../page/bitmap.ts';
+import type { BatchPages } from '../page/batch-map.ts';
 import { memoryBytes, type RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import type { BatchEncoder, EncodedBatch } from '../page/encode.ts';
@@ -163,23 +161,27 @@ export class PageStager implements AsyncDisposable {
   /**
    * Takes a sealed batch of pages of one block, ascending.
    *
+   * @param pages Those in it.
    * @param options.isAhead Whether the destination waits for it: then it goes straight there, if it
    *   can. @default false
    */
-  put(slot: Uint8Array, sealed: Int32Array, { isAhead = false }: { isAhead?: boolean } = {}): void {
-    const start = sealed[Sealed.start]!;
-    const { block, runs } = pagesOf(slot.subarray(start, sealed[Sealed.end]!));
+  put(
+    slot: Uint8Array,
+    sealed: Int32Array,
+    pages: BatchPages,
+    { isAhead = false }: { isAhead?: boolean } = {},
+  ): void {
     const encoding = this.#encoder.encode(slot, sealed, 0);
     encoding.then(this.#parts.onRoom, () => {});
     const isGone = encoding.then((batch) => isAhead && this.#sendDirect(batch, true));
     isGone.catch(() => {}); // told in its turn
     this.#turn = this.#turn.then(async () => {
-      if (!(await isGone)) await this.#scatterNext(await encoding, block, runs);
+      if (!(await isGone)) await this.#scatterNext(await encoding, pages);
     });
     this.#turn.catch(this.#parts.onError);
   }
 
-  async #scatterNext(batch: EncodedBatch, block: number, runs: PageRun[]): Promise<void> {
+  async #scatterNext(batch: EncodedBatch, { block, runs }: BatchPages): Promise<void> {
     // What no intermediary has room for now need not wait if a path has.
     if (this.#scatter.isBusy && this.#sendDirect(batch, false)) return;
     await this.#scatter.add(batch.buffer.subarray(batch.start, batch.end), block, runs);

@@ -1,4 +1,5 @@
 import { asPagelaneError, PagelaneError } from '../errors.ts';
+import { pagesOfSealed } from '../page/batch-map.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import { StoredStreamWriter } from '../staging/stored-stream.ts';
@@ -156,7 +157,7 @@ class Parking {
       takeSlot: () => this.#stager?.takeSlot(),
       layout: (layout) => this.#open(layout),
       bytes: (data, place) => this.#takeBytes(data.slice(), place),
-      pages: (slot, sealed) => this.#stager!.put(slot, sealed),
+      pages: (slot, sealed) => this.#stager!.put(slot, sealed, pagesOfSealed(slot, sealed)),
       epoch: () => this.#fail(new PagelaneError('ERR_PARK_RUNNING', RUNNING)),
       ping: (value) => this.#channel.write(pong(value), () => {}),
       advised: () => {

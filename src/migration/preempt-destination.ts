@@ -1,6 +1,6 @@
 import { messageOf, PagelaneError } from '../errors.ts';
 import type { QemuChannel } from '../stream/endpoint.ts';
-import { RamFlag } from '../stream/format.ts';
+import { EOS_RECORD } from '../stream/format.ts';
 import type { Tally } from './progress.ts';
 
 /*
@@ -29,13 +29,13 @@ export class PreemptDestination {
   readonly #fail: (error: PagelaneError) => void;
   #channel: QemuChannel | undefined;
   #isWanted = false;
-  #isOpening = false;
   #isRefused = false;
   #isClosed = false;
   /** Pages were written there, which nobody else has. */
   #hasPages = false;
   #timer: NodeJS.Timeout | undefined;
-  #waiting: Waiting[] = [];
+  readonly #waiting: Waiting[] = [];
+  /** Until it is used, once. */
   #open: (() => Promise<QemuChannel>) | undefined;
 
   constructor(tally: Tally, fail: (error: PagelaneError) => void) {
@@ -103,9 +103,10 @@ export class PreemptDestination {
   }
 
   #connect(): void {
-    if (!this.#isWanted || this.#isOpening || this.#open === undefined || this.#isClosed) return;
-    this.#isOpening = true;
-    this.#open().then(
+    const open = this.#open;
+    if (!this.#isWanted || open === undefined || this.#isClosed) return;
+    this.#open = undefined;
+    open().then(
       (channel) => this.#use(channel),
       (error: unknown) => {
         this.#tally.addFallback(`no second channel to the destination QEMU: ${messageOf(error)}`);
@@ -140,5 +141,3 @@ function notTaken(): PagelaneError {
   const text = 'Destination QEMU closed its second channel, or took none: it misses pages';
   return new PagelaneError('ERR_QEMU_CHANNELS', text);
 }
-
-const EOS_RECORD = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, RamFlag.Eos);

@@ -1,7 +1,6 @@
 import { PagelaneError } from '../errors.ts';
 import { HEADER_BYTES } from '../frame/limits.ts';
-import { Sealed } from '../native.ts';
-import { pagesOf } from '../page/batch-map.ts';
+import { pagesOfSealed } from '../page/batch-map.ts';
 import type { RamLayout } from '../page/block.ts';
 import type { CodecName } from '../page/codec-choice.ts';
 import type { EncodedBatch } from '../page/encode.ts';
@@ -66,6 +65,12 @@ export interface SourceStageHost {
   loaded(): void;
   /** The source QEMU may go. */
   free(): void;
+}
+
+/** Where a batch goes among those that are queued. */
+export interface PutOrder {
+  /** Before them: the destination waits for it. */
+  readonly isAhead: boolean;
 }
 
 export class SourceStage implements AsyncDisposable, LimitedStage {
@@ -190,8 +195,8 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
 
   /** The next bytes are of the post-copy. */
   switchOver(): void {
-    this.#hasSwitched = true;
     this.#asked = new AskedPages(this.#layout!);
+    this.#hasSwitched = true;
     this.#host.put(encodeEntries(NO_ENTRIES, HEADER_BYTES));
   }
 
@@ -242,22 +247,27 @@ export class SourceStage implements AsyncDisposable, LimitedStage {
   }
 
   /**
-   * Notes pages of the post-copy that QEMU gives.
+   * Takes a sealed batch that QEMU gives, if it is to be staged.
    *
-   * @returns Whether the destination waits for one of them.
+   * @returns How it goes straight to the destination; undefined if it was taken.
    */
-  note(slot: Uint8Array, sealed: Int32Array): boolean {
+  put(slot: Uint8Array, sealed: Int32Array, order: PutOrder): PutOrder | undefined {
+    if (!this.#hasSwitched) return order;
     const missing = this.missingPages;
-    const { block, runs } = pagesOf(slot.subarray(sealed[Sealed.start]!, sealed[Sealed.end]!));
-    this.#asked?.take(block, runs);
-    return this.missingPages < missing;
+    const pages = pagesOfSealed(slot, sealed);
+    this.#asked!.take(pages);
+    if (this.#stager === undefined) {
+      return { isAhead: order.isAhead || this.missingPages < missing };
+    }
+    this.#stager.put(slot, sealed, pages, order);
+    return undefined;
   }
 
   /** Hears what the destination's QEMU says. */
   hear(type: number, message: Uint8Array): void {
     if (!this.#hasSwitched) return;
     if (type === ReturnType.RequestById || type === ReturnType.Request) {
-      this.#asked?.ask(this.#requests.read(message));
+      this.#asked!.ask(this.#requests.read(message));
     }
     if (!isLoaded(message)) return;
     this.#isLoaded = true;

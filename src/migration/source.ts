@@ -13,13 +13,14 @@ import { ReturnPathWatcher } from '../stream/return-path.ts';
 import type { BytesPlace, StreamSink } from '../stream/sink.ts';
 import { TailWatcher } from '../stream/tail.ts';
 import { Departure } from './departure.ts';
+import { Joins } from './joins.ts';
 import { Outbox } from './outbox.ts';
 import type { StageOptions } from './page-stager.ts';
 import { pausedError } from './paused.ts';
-import { Joins, PreemptSource } from './preempt-source.ts';
+import { PreemptSource } from './preempt-source.ts';
 import type { MigrationResult } from './progress.ts';
 import { SHUT_SUCCESS } from './return-message.ts';
-import { SourceStage } from './source-stage.ts';
+import { type PutOrder, SourceStage } from './source-stage.ts';
 import type { LimitedStage } from './stage-limit.ts';
 import { decodeStaged } from './stage-message.ts';
 import { MigrationStream, type StreamParts } from './stream.ts';
@@ -174,9 +175,7 @@ export class SourceStream extends MigrationStream {
 
   #makeSink(): StreamSink {
     return {
-      takeSlot: () => {
-        return this.#isBackedUp() ? undefined : this.#takeSlot();
-      },
+      takeSlot: () => (this.#isBackedUp() ? undefined : this.#takeSlot()),
       layout: (layout) => {
         this.tally.setLayout(layout);
         this.#layout = layout;
@@ -330,14 +329,13 @@ export class SourceStream extends MigrationStream {
     return (this.#stage.stager ?? this.#encoder).takeSlot();
   }
 
-  #putPages(slot: Uint8Array, sealed: Int32Array, order: { readonly isAhead: boolean }): void {
-    const isWaitedFor = this.#stage.hasSwitched && this.#stage.note(slot, sealed);
-    if (this.#stage.stager !== undefined) this.#stage.stager.put(slot, sealed, order);
-    else this.#putBatch(slot, sealed, { isAhead: isWaitedFor || order.isAhead });
+  #putPages(slot: Uint8Array, sealed: Int32Array, order: PutOrder): void {
+    const left = this.#stage.put(slot, sealed, order);
+    if (left !== undefined) this.#putBatch(slot, sealed, left);
     this.#preempt?.settle();
   }
 
-  #putBatch(slot: Uint8Array, sealed: Int32Array, order: { readonly isAhead: boolean }): void {
+  #putBatch(slot: Uint8Array, sealed: Int32Array, order: PutOrder): void {
     if (this.#nextStartsLastRound) this.tally.beginRound();
     this.#nextStartsLastRound = false;
     this.#encode(this.#outbox.reserve(order), slot, sealed).catch((error: unknown) =>

@@ -1,4 +1,5 @@
 import { ProtocolError } from '../errors.ts';
+import { Sealed } from '../native.ts';
 import { type PageRun, pushRun } from './bitmap.ts';
 
 /*
@@ -13,12 +14,23 @@ const MAP_BYTES_AT = 8;
 /** Kinds below it say what is no page. */
 const PAGE_KIND_MIN = 0x10;
 
+/** Pages of one block. */
+export interface BatchPages {
+  readonly block: number;
+  readonly runs: readonly PageRun[];
+}
+
+/** The pages of a batch in its slot. @throws {ProtocolError} As `pagesOf`. */
+export function pagesOfSealed(slot: Uint8Array, sealed: Int32Array): BatchPages {
+  return pagesOf(slot.subarray(sealed[Sealed.start]!, sealed[Sealed.end]!));
+}
+
 /**
  * Block and pages of a batch that this process has sealed, or decoded.
  *
  * @throws {ProtocolError} ERR_BATCH_MAP If there is none, or they are of several blocks.
  */
-export function pagesOf(batch: Uint8Array): { block: number; runs: PageRun[] } {
+export function pagesOf(batch: Uint8Array): BatchPages {
   const view = new DataView(batch.buffer, batch.byteOffset, batch.byteLength);
   const mapEnd = BATCH_HEADER_BYTES + view.getUint32(MAP_BYTES_AT, true);
   const runs: PageRun[] = [];

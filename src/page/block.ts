@@ -43,6 +43,11 @@ export function blockColumns(blocks: readonly RamBlock[]): {
   };
 }
 
+/** Pages of a block; the last one may be in use in part. */
+export function pageCountOf({ usedBytes }: RamBlock, pageBits: number): number {
+  return Math.ceil(usedBytes / 2 ** pageBits);
+}
+
 /** Sum of the blocks' bytes in use. */
 export function memoryBytes(layout: RamLayout): number {
   return layout.blocks.reduce((sum, block) => sum + block.usedBytes, 0);

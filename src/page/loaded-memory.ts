@@ -2,7 +2,7 @@ import { closeSync, constants, fstatSync, openSync, type Stats } from 'node:fs';
 import { getSystemErrorName } from 'node:util';
 import { messageOf, PagelaneError } from '../errors.ts';
 import { Compared, native, type PageHashes } from '../native.ts';
-import { blockColumns, memoryBytes, type RamBlock, type RamLayout } from './block.ts';
+import { blockColumns, memoryBytes, pageCountOf, type RamLayout } from './block.ts';
 
 /*
  * The destination QEMU's memory, compared with what was decoded
@@ -129,7 +129,7 @@ export class LoadedMemory {
       const names = blocks.map((each) => `"${each.name}"`).join(', ');
       throw memoryError(`QEMU has no RAM block "${name}"; it has ${names}`);
     }
-    const pageCount = pagesOf(blocks[index]!, pageBits);
+    const pageCount = pageCountOf(blocks[index]!, pageBits);
     const block = { name, index, path, pageCount, file: openFile(path) };
     try {
       checkFile(block, pageBits);
@@ -191,10 +191,6 @@ export class VerifyError extends PagelaneError {
 
 function memoryError(why: string, cause?: unknown): PagelaneError {
   return new PagelaneError('ERR_VERIFY_MEMORY', `Cannot verify memory: ${why}`, { cause });
-}
-
-function pagesOf({ usedBytes }: RamBlock, pageBits: number): number {
-  return Math.ceil(usedBytes / 2 ** pageBits);
 }
 
 function openFile(path: string): number {

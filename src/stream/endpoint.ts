@@ -19,7 +19,7 @@ const READ_BYTES = 256 * 1024;
 /** Channels beside the first: QEMU opens at most 255 for multifd, and one for preempt. */
 const OTHERS_MAX = 256;
 
-/** How long QEMU may take to close its other channels, once it has lost the first. */
+/** How long QEMU may take to close its other channels. */
 const OTHERS_CLOSE_MS = 10_000;
 
 /** Takes what QEMU sends. */
@@ -30,7 +30,7 @@ export interface ChannelReader {
   end(): void;
   /**
    * QEMU opened a further channel (postcopy-preempt, multifd). A QEMU that loses one of them before
-   * this one may wait for ever (10.0, one time in ten): it must be read until QEMU closes it.
+   * this one may wait for ever (10.0, 2 of 28): it must be read until QEMU closes it.
    *
    * @default It is read, and what comes is forgotten.
    */
@@ -49,7 +49,7 @@ export class QemuChannel {
   readonly #output: Duplex;
   readonly #input: Duplex;
   #reader: ChannelReader | undefined;
-  #joining: QemuChannel[] = [];
+  readonly #joining: QemuChannel[] = [];
   #hasEnded = false;
 
   private constructor(
@@ -281,19 +281,24 @@ export class QemuListener {
   }
 
   /**
-   * Stops listening; open channels stay. Resolves when the first is closed, and QEMU has closed the
-   * others: a process that ends before may leave QEMU waiting.
+   * Stops listening; open channels stay. Resolves when QEMU has closed those beside the first, as
+   * it does once it has lost that one, or after 10 s: a process that ends before may leave it
+   * waiting. Those that are late are closed here, if the first is.
    */
   async close(): Promise<void> {
     this.#server.close();
     const others = [...this.#others];
-    for (const channel of others) channel.discard();
     if (others.length === 0) return;
-    await (await this.#first).closed;
-    const late = setTimeout(() => {
-      for (const channel of others) channel.destroy();
-    }, OTHERS_CLOSE_MS);
-    await Promise.all(others.map(({ closed }) => closed));
+    for (const channel of others) channel.discard();
+    const first = await this.#first;
+    let late: NodeJS.Timeout | undefined;
+    const patience = new Promise<void>((resolve) => {
+      late = setTimeout(() => {
+        if (first.isClosed) for (const channel of others) channel.destroy();
+        resolve();
+      }, OTHERS_CLOSE_MS);
+    });
+    await Promise.race([patience, Promise.all(others.map(({ closed }) => closed))]);
     clearTimeout(late);
   }
 

@@ -71,6 +71,8 @@ export const FOOTER_BYTES = 5;
 /** Bytes of the EOS record that ends the body of a RAM section. */
 export const EOS_BYTES = 8;
 
+export const EOS_RECORD: Uint8Array = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, RamFlag.Eos);
+
 /** Bytes of a PART or END header: its type and the section's id. */
 export const PART_HEADER_BYTES = 5;
 

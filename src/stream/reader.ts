@@ -4,9 +4,9 @@ import { joined, viewOf } from './bytes.ts';
 import {
   BitmapFlag,
   Command,
+  EOS_RECORD,
   FOOTER_BYTES,
   PAGE_BITS_DEFAULT,
-  RamFlag,
   SectionType,
   STREAM_MAGIC,
   STREAM_VERSION,
@@ -593,4 +593,3 @@ export class StreamReader {
 }
 
 const EMPTY = new Uint8Array(0);
-const EOS_RECORD = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, RamFlag.Eos);

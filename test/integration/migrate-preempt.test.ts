@@ -1,15 +1,13 @@
-// Requires: every QEMU of the lab, redis-server, /dev/shm, root for userfaultfd and namespaces.
-import { readFileSync } from 'node:fs';
+// Requires: QEMU 9.0 or newer, redis-server, root for userfaultfd and namespaces.
 import { expect, test } from 'vitest';
-import { newestQemu, olderQemu } from '../support/lab/binaries.ts';
+import { newestQemu } from '../support/lab/binaries.ts';
 import type { Guest } from '../support/lab/guest.ts';
-import { beginTo, configure, finish, type Pair, queryMigration } from '../support/lab/migrate.ts';
+import { beginTo, configure, finish, queryMigration } from '../support/lab/migrate.ts';
 import { createPaths } from '../support/lab/netns.ts';
-import { compareMemory } from '../support/lab/pmem.ts';
 import { waitUntil } from '../support/lab/processes.ts';
-import { filledContent, PagelaneMigration, startFilledPair } from '../support/pagelane.ts';
+import { PagelaneMigration } from '../support/pagelane.ts';
 import { RedisServer } from '../support/redis.ts';
-import { startPair } from './support.ts';
+import { startPair, untilPaused } from './support.ts';
 
 const WORKLOAD = { fill: 96, rate: 2000, content: 'mixed' } as const;
 const PREEMPT = { capabilities: { 'postcopy-ram': true, 'postcopy-preempt': true } };
@@ -84,7 +82,7 @@ test('a paused post-copy is recovered, and the second channel carried as it is',
   await untilAskedFor(pair.source);
   migration.receiver.signal('SIGKILL');
   expect(await migration.sender.exit(30_000), migration.narration()).toBe(7);
-  await untilPaused(pair);
+  await untilPaused(pair, WAIT);
   await using again = new PagelaneMigration({ isRecovery: true });
   await again.recover(pair);
   await untilAskedFor(pair.source);
@@ -94,47 +92,6 @@ test('a paused post-copy is recovered, and the second channel carried as it is',
   await pair.destination.waitForCounter(pair.source.counter() + 2, 20_000);
   await pair.destination.verifyMemory();
   expect(source.preemptBytes).toBeGreaterThan(100 * 4096);
-}, 180_000);
-
-test('an older QEMU opens its second channel at once, and ends it: paused, and recovered', async () => {
-  const qemu = olderQemu() ?? newestQemu();
-  await using pair = await startFilledPair({ qemu, content: filledContent(1) });
-  const sendWords = ['--max-bandwidth', '4MB', '--resume-timeout', '0'];
-  await using migration = new PagelaneMigration({ pathCount: 2, sendWords });
-  await migration.beginPostcopy(pair, PREEMPT);
-  const flows = () => /"phase":"postcopy".*"raw":[1-9]/.test(migration.sender.stdout());
-  await waitUntil('pages to flow', flows, WAIT);
-  migration.receiver.signal('SIGKILL');
-  expect(await migration.sender.exit(30_000), migration.narration()).toBe(7);
-  await untilPaused(pair);
-  await using again = new PagelaneMigration({ pathCount: 2, isRecovery: true });
-  await again.recover(pair);
-  const { source, exitCodes } = await again.results();
-  expect(exitCodes, again.narration()).toEqual([0, 0]);
-  expect(source.preemptBytes).toBeGreaterThanOrEqual(0);
-  for (const guest of [pair.source, pair.destination]) {
-    expect(await guest.qmp.waitForMigration(['completed', 'failed'], WAIT)).toBe('completed');
-  }
-  const memory = [pair.sourceMemory, pair.destinationMemory].map((file) => readFileSync(file));
-  expect(Buffer.compare(memory[0]!, memory[1]!)).toBe(0);
-}, 120_000);
-
-test('an older QEMU with a guest that stands still: all of RAM is equal', async () => {
-  const qemu = olderQemu() ?? newestQemu();
-  await using pair = await startPair({ qemu, memoryMiB: 256, workload: WORKLOAD }, ['-S']);
-  await pair.source.qmp.execute('stop');
-  await using migration = new PagelaneMigration({ pathCount: 2 });
-  await configure(pair, PREEMPT);
-  const uri = await migration.prepare(pair);
-  const begunMs = Date.now();
-  await beginTo(pair.source, { uri });
-  await pair.source.qmp.execute('migrate-start-postcopy');
-  await finish(pair, { begunMs, timeoutMs: 60_000 });
-  const { source } = await migration.results();
-  expect(source).toMatchObject({ outcome: 'completed', guest: 'destination' });
-  expect(source.preemptBytes).toBeGreaterThanOrEqual(8); // the record that ends it
-  const { differing } = await compareMemory(pair);
-  expect(differing).toEqual([]);
 }, 180_000);
 
 /** Waits until the guest has asked for many pages. */
@@ -147,11 +104,4 @@ async function untilAskedFor(source: Guest): Promise<void> {
 /** Lets the rest come as fast as it can. */
 async function letGo(source: Guest): Promise<void> {
   await source.qmp.execute('migrate-set-parameters', { 'max-postcopy-bandwidth': 0 });
-}
-
-async function untilPaused(pair: Pair): Promise<void> {
-  for (const guest of [pair.source, pair.destination]) {
-    const status = await guest.qmp.waitForMigration(['postcopy-paused', 'completed'], WAIT);
-    expect(status).toBe('postcopy-paused');
-  }
 }

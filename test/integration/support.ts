@@ -35,6 +35,14 @@ export async function startPair(
   };
 }
 
+/** Waits until both QEMUs say that their post-copy is paused. */
+export async function untilPaused(pair: Pair, ways: { readonly timeoutMs: number }): Promise<void> {
+  for (const guest of [pair.source, pair.destination]) {
+    const status = await guest.qmp.waitForMigration(['postcopy-paused', 'completed'], ways);
+    expect(status).toBe('postcopy-paused');
+  }
+}
+
 /** Migrates a running guest and proves that it runs at the destination, with its memory intact. */
 export async function migrateRunning(
   options: PagelaneOptions,

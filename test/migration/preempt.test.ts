@@ -1,30 +1,25 @@
 import { describe, expect, test } from 'vitest';
-import { encodePageRequest } from '../../src/stream/page-request.ts';
 import { type FakeSource, shut } from '../support/fake-qemu.ts';
-import { waitUntil } from '../support/lab/processes.ts';
 import { PAGE_BYTES, postcopyAdvice, StreamBuilder } from '../support/qemu-stream.ts';
+import {
+  addSwitchOver,
+  BLOCKS,
+  beginStream,
+  contentOf,
+  DONE,
+  END,
+  EOS,
+  LOADED,
+  PACKAGE,
+  request,
+  until,
+  writerOf,
+} from './postcopy-support.ts';
 import { BOUND_MS, openRelay } from './support.ts';
 
 /* Both ends of a post-copy whose source QEMU has a second channel. Tests play both QEMUs. */
 
-const BLOCKS = [
-  { name: 'pc.ram', pages: 600 },
-  { name: 'vga.vram', pages: 4 },
-];
-const LOADED = Buffer.of(0, 2, 0, 4, 0, 0, 0, 3);
-const PACKAGE = Buffer.alloc(300, 9);
-const EOS = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0x10]);
-const DONE = Buffer.from(shut(0));
-const END = Buffer.from([3, 0, 0, 0, 2, ...EOS, 0x7e, 0, 0, 0, 2, 0]);
 const HUGE_BYTES = 2 * 1024 * 1024;
-
-const contentOf = (page: number): Buffer =>
-  Buffer.from(Uint8Array.from({ length: PAGE_BYTES }, (_, at) => page + (at % 13)));
-
-const request = (page: number, block = 'pc.ram') =>
-  Buffer.from(
-    encodePageRequest({ block, offsetBytes: page * PAGE_BYTES, lengthBytes: PAGE_BYTES }),
-  );
 
 /** Bare records, as a second channel has them. */
 function records(...pages: readonly (readonly [block: number, page: number])[]): Buffer {
@@ -39,16 +34,10 @@ function records(...pages: readonly (readonly [block: number, page: number])[]):
 async function openWithSecond({ hostBytes = PAGE_BYTES, hasOneChannel = false } = {}) {
   const parts = await openRelay({}, { hasOneChannel });
   const { sourceQemu, destinationQemu } = parts;
-  const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
-  builder.command(3, postcopyAdvice(hostBytes)).ramStart();
+  const builder = beginStream().command(3, postcopyAdvice(hostBytes)).ramStart();
   builder.partBegin().page(0, 0, { kind: 'zero' }).partEnd();
-  let sentBytes = 0;
-  /** Writes what was added to the builder since the last time. */
-  const send = (): void => {
-    const bytes = builder.bytes();
-    sourceQemu.write(bytes.slice(sentBytes));
-    sentBytes = bytes.length;
-  };
+  const writer = writerOf(builder, sourceQemu);
+  const { send } = writer;
   const second = await parts.openSecond();
   send();
   const given = () => Buffer.from(destinationQemu.received());
@@ -56,19 +45,17 @@ async function openWithSecond({ hostBytes = PAGE_BYTES, hasOneChannel = false } 
   /** What came on the destination QEMU's second channel. */
   const givenSecond = () => Buffer.from(destinationQemu.others()[0]?.received ?? []);
   /** Switches to post-copy, and lets the destination QEMU run the guest. */
-  const switchOver = async (): Promise<number> => {
+  const switchOver = async (): Promise<void> => {
     await until('the second channel', () => destinationQemu.others().length === 1);
-    builder.command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
-    builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
+    addSwitchOver(builder);
     send();
-    await destinationQemu.untilBytes(sentBytes, BOUND_MS);
+    await destinationQemu.untilBytes(writer.sentBytes, BOUND_MS);
     destinationQemu.write(LOADED);
     await until('the sign of life', () => heard().includes(LOADED));
-    return sentBytes;
   };
   const ask = async (page: number): Promise<void> => {
     destinationQemu.write(request(page));
-    await until(`the request for ${page}`, () => heard().includes(Buffer.from(request(page))));
+    await until(`the request for ${page}`, () => heard().includes(request(page)));
   };
   /** Both QEMUs end as they do. */
   const finish = async (): Promise<void> => {
@@ -88,10 +75,6 @@ async function openWithSecond({ hostBytes = PAGE_BYTES, hasOneChannel = false } 
       await parts[Symbol.asyncDispose]();
     },
   };
-}
-
-async function until(what: string, probe: () => boolean): Promise<void> {
-  await waitUntil(what, probe, { timeoutMs: BOUND_MS });
 }
 
 describe('a post-copy that is read', () => {
@@ -184,8 +167,7 @@ async function openVerbatim({ hasOneChannel = false } = {}) {
   if (!hasOneChannel) {
     await until('the second channel', () => destinationQemu.others().length === 1);
   }
-  builder.command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
-  builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
+  addSwitchOver(builder);
   send();
   await until('the package', () => given().includes(PACKAGE));
   const finish = async (): Promise<void> => {
@@ -300,20 +282,17 @@ describe('further channels', () => {
     async () => {
       await using parts = await openRelay();
       const { sourceQemu, destinationQemu } = parts;
-      const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
-      builder.command(3, postcopyAdvice(PAGE_BYTES)).ramStart().partBegin();
-      const before = builder.bytes().length;
-      sourceQemu.write(builder.bytes());
-      await until('the stream', () => destinationQemu.received().length > before / 2);
+      const builder = beginStream().command(3, postcopyAdvice(PAGE_BYTES)).ramStart().partBegin();
+      const writer = writerOf(builder, sourceQemu);
+      writer.send();
+      const isThere = () => destinationQemu.received().length > writer.sentBytes / 2;
+      await until('the stream', isThere);
       builder.page(0, 0, { kind: 'zero' }).partEnd();
-      const between = builder.bytes().length;
-      builder.command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
-      builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
-      builder.partBegin(3).partEnd().raw([0]);
       // What is ready first is read first, with all that comes until then.
-      sourceQemu.write(builder.bytes().slice(before, between));
+      writer.send();
       const joining = parts.openSecond();
-      sourceQemu.write(builder.bytes().slice(between));
+      addSwitchOver(builder).partBegin(3).partEnd().raw([0]);
+      writer.send();
       for (const untilMs = performance.now() + 50; performance.now() < untilMs; );
       await using second = await joining;
       await until('the second channel', () => destinationQemu.others().length === 1);

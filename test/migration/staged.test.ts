@@ -7,8 +7,18 @@ import { PING_PAGES, pong } from '../../src/migration/return-message.ts';
 import { encodePageRequest } from '../../src/stream/page-request.ts';
 import { shut } from '../support/fake-qemu.ts';
 import { waitUntil } from '../support/lab/processes.ts';
-import { PAGE_BYTES, postcopyAdvice, StreamBuilder } from '../support/qemu-stream.ts';
+import { PAGE_BYTES, postcopyAdvice, type StreamBuilder } from '../support/qemu-stream.ts';
 import { RedisServer } from '../support/redis.ts';
+import {
+  addSwitchOver,
+  beginStream,
+  contentOf,
+  END,
+  LOADED,
+  request,
+  until,
+  writerOf,
+} from './postcopy-support.ts';
 import { BOUND_MS, openRelay } from './support.ts';
 
 /*
@@ -16,31 +26,11 @@ import { BOUND_MS, openRelay } from './support.ts';
  * lets them say.
  */
 
-const BLOCKS = [
-  { name: 'pc.ram', pages: 600 },
-  { name: 'vga.vram', pages: 4 },
-];
-const LOADED = Uint8Array.of(0, 2, 0, 4, 0, 0, 0, 3);
-const PACKAGE = new Uint8Array(300).fill(9);
-
-function contentOf(page: number): Uint8Array {
-  return Uint8Array.from({ length: PAGE_BYTES }, (_, at) => page + (at % 13));
-}
-
 /** QEMU's stream as far as the package, in one builder that goes on. */
 function switchedOver(): StreamBuilder {
-  const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
-  builder
-    .command(3, postcopyAdvice(PAGE_BYTES))
-    .ramStart()
-    .partBegin()
-    .page(0, 0, { kind: 'zero' });
-  builder.partEnd().command(6, [0, 6, ...Buffer.from('pc.ram'), ...new Uint8Array(16)]);
-  return builder.command(7, [0, 0, PACKAGE.length >> 8, PACKAGE.length & 255]).raw(PACKAGE);
+  const builder = beginStream().command(3, postcopyAdvice(PAGE_BYTES)).ramStart();
+  return addSwitchOver(builder.partBegin().page(0, 0, { kind: 'zero' }).partEnd());
 }
-
-const request = (page: number, block = 'pc.ram') =>
-  encodePageRequest({ block, offsetBytes: page * PAGE_BYTES, lengthBytes: PAGE_BYTES });
 
 /** A migration that has switched: what QEMU wrote is at the destination, which loads it. */
 async function switchOver({ isStaged = true, loads = true } = {}) {
@@ -49,35 +39,33 @@ async function switchOver({ isStaged = true, loads = true } = {}) {
   const parts = await openRelay(isStaged ? { stage: { intermediaries } } : {});
   const { sourceQemu, destinationQemu } = parts;
   const builder = switchedOver();
-  let sentBytes = 0;
-  /** Writes what was added to the builder since the last time. */
-  const send = (): void => {
-    const bytes = builder.bytes();
-    sourceQemu.write(bytes.slice(sentBytes));
-    sentBytes = bytes.length;
-  };
-  send();
-  await destinationQemu.untilBytes(sentBytes, BOUND_MS);
+  const writer = writerOf(builder, sourceQemu);
+  writer.send();
+  const switchedBytes = writer.sentBytes;
+  await destinationQemu.untilBytes(switchedBytes, BOUND_MS);
   if (loads) destinationQemu.write(LOADED);
   const heard = () => Buffer.from(sourceQemu.received());
   const given = () => Buffer.from(destinationQemu.received());
   if (loads) await until('the sign of life', () => has(heard(), LOADED));
-  const places = { intermediaries, switchedBytes: sentBytes, heard, given };
+  const places = { intermediaries, switchedBytes, heard, given };
   const dispose = async (): Promise<void> => {
     await parts[Symbol.asyncDispose]();
     for (const each of intermediaries) await each[Symbol.asyncDispose]();
     await server[Symbol.asyncDispose]();
   };
-  return { ...parts, ...places, server, builder, send, [Symbol.asyncDispose]: dispose };
+  return {
+    ...parts,
+    ...places,
+    server,
+    builder,
+    send: writer.send,
+    [Symbol.asyncDispose]: dispose,
+  };
 }
 
 /** Whether bytes are in others. */
 function has(bytes: Buffer, wanted: Uint8Array): boolean {
   return bytes.includes(Buffer.from(wanted));
-}
-
-async function until(what: string, probe: () => boolean): Promise<void> {
-  await waitUntil(what, probe, { timeoutMs: BOUND_MS });
 }
 
 test('a page that is asked for before it is staged is asked of the source, and comes once', async () => {
@@ -100,10 +88,9 @@ test('a page that is asked for before it is staged is asked of the source, and c
   expect(await source.result).toMatchObject({ outcome: 'completed', guest: 'destination' });
   const heardThen = heard();
   destinationQemu.write(request(400));
-  const end = Buffer.from([3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x10, 0x7e, 0, 0, 0, 2, 0]);
-  await until('the end of the stream', () => given().subarray(-end.length).equals(end));
+  await until('the end of the stream', () => given().subarray(-END.length).equals(END));
   expect(heard()).toEqual(heardThen);
-  expect(recordsOf(given().subarray(parts.switchedBytes, -end.length))).toEqual(
+  expect(recordsOf(given().subarray(parts.switchedBytes, -END.length))).toEqual(
     Array.from({ length: 495 }, (_, index) => index + 5),
   );
   destinationQemu.write(shut(0));
@@ -137,9 +124,8 @@ test('what an intermediary has no room for goes straight, and QEMU is asked whet
   expect(has(heard(), pong(PING_PAGES))).toBe(false);
   const { staged } = await source.result;
   expect(staged!.directPages).toBeGreaterThan(0);
-  const end = Buffer.from([3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x10, 0x7e, 0, 0, 0, 2, 0]);
-  await until('the end of the stream', () => given().subarray(-end.length).equals(end));
-  const written = given().subarray(parts.switchedBytes, -end.length);
+  await until('the end of the stream', () => given().subarray(-END.length).equals(END));
+  const written = given().subarray(parts.switchedBytes, -END.length);
   expect(recordsOf(written)).toEqual(Array.from({ length: 500 }, (_, page) => page));
   destinationQemu.write(shut(0));
   destinationQemu.close();
@@ -190,8 +176,7 @@ test('without intermediaries pages go straight, each once, compressed', async ()
   }
   builder.page(1, 2, { kind: 'zero' }).partEnd().partBegin(3).partEnd().raw([0]);
   send();
-  const end = Buffer.from([3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0x10, 0x7e, 0, 0, 0, 2, 0]);
-  await until('the end of the stream', () => given().subarray(-end.length).equals(end));
+  await until('the end of the stream', () => given().subarray(-END.length).equals(END));
   // The source has all of it until QEMU says that it has loaded everything.
   expect(has(heard(), shut(0))).toBe(false);
   destinationQemu.write(shut(0));
@@ -207,7 +192,7 @@ test('without intermediaries pages go straight, each once, compressed', async ()
   expect(outcome).toBe('completed');
   expect(gathered).toMatchObject({ directPages: 452, pages: 0, sourceRequests: { count: 1 } });
   const pages = [...Array.from({ length: 451 }, (_, page) => page), 2].sort((a, b) => a - b);
-  expect(recordsOf(given().subarray(parts.switchedBytes, -end.length))).toEqual(pages);
+  expect(recordsOf(given().subarray(parts.switchedBytes, -END.length))).toEqual(pages);
 });
 
 /** Pages of the records in RAM sections, ascending; each as often as it comes. */
@@ -276,7 +261,7 @@ test('huge pages go straight to the destination, and that is said', async () => 
   const intermediaries = await openIntermediaries([server.address]);
   await using parts = await openRelay({ stage: { intermediaries } });
   const { source, destinationQemu, sourceQemu } = parts;
-  const builder = new StreamBuilder({ blocks: BLOCKS }).header().command(1);
+  const builder = beginStream();
   builder
     .command(3, postcopyAdvice(2 * 1024 * 1024))
     .ramStart()
