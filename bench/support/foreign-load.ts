@@ -40,9 +40,7 @@ function listProcesses(): ReadonlyMap<number, Process> {
     if (!/^\d+$/.test(name)) continue;
     const fields = statOf(name);
     if (fields === undefined) continue;
-    // Behind the name: state, parent, and at 11 to 14 the times.
-    const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
-    processes.set(Number(name), { parent: Number(fields[1]), ticks });
+    processes.set(Number(name), { parent: Number(fields[1]), ticks: ticksOf(fields) });
   }
   return processes;
 }
@@ -56,6 +54,11 @@ function statOf(pid: string): readonly string[] | undefined {
   }
 }
 
+/** Behind the name are state, parent, and at 11 to 14 the times. */
+function ticksOf(fields: readonly string[]): number {
+  return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
+}
+
 function descendsFrom(
   processes: ReadonlyMap<number, Process>,
   pid: number,
@@ -67,8 +70,7 @@ function descendsFrom(
   return false;
 }
 
-/** User and system time of a process so far, seconds. */
+/** User and system time of a process so far, and of its children that have ended; seconds. */
 export function processSeconds(pid: number): number {
-  const fields = statOf(`${pid}`) ?? [];
-  return (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) / TICKS_PER_SECOND;
+  return ticksOf(statOf(`${pid}`) ?? []) / TICKS_PER_SECOND;
 }

@@ -1,10 +1,14 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Workload } from '../../test/support/lab/guest.ts';
 import { type MigrationReport, migrate, type Pair } from '../../test/support/lab/migrate.ts';
 import { compareMemory } from '../../test/support/lab/pmem.ts';
+import { type RunningProcess, startProcess, waitUntil } from '../../test/support/lab/processes.ts';
 import { PagelaneMigration } from '../../test/support/pagelane.ts';
+import { freePort } from '../../test/support/redis.ts';
 import {
   type Figures,
+  formatSpread,
   isChosen,
   spread,
   stateComparison,
@@ -17,16 +21,22 @@ import { checkGuest, checkResults, warmFreeMemory, withGuests } from './migratio
 
 const CONTENTS = ['structured', 'random'] as const;
 const SECURITIES = ['insecure', 'key'] as const;
+/** As much as pagelane reads at once. */
+const SOCAT_BYTES = 256 * 1024;
+const SOCAT_TIMEOUT_MS = 10_000;
 
 type Transport = (pair: Pair) => Promise<Moved>;
 
 interface Moved {
   readonly report: MigrationReport;
-  /** Processor seconds of both ends of pagelane. */
+  /** Processor seconds of both ends of what is between the QEMUs. */
   readonly cpuSeconds?: number;
 }
 
-/** An idle guest through loopback, where nothing is shaped, against plain QEMU. */
+/**
+ * An idle guest through loopback, where nothing is shaped, against plain QEMU, and against a pair
+ * of processes that do nothing but carry its bytes.
+ */
 export const fastLink: Trial = {
   name: 'fast-link',
   question:
@@ -56,24 +66,28 @@ async function compare(
       insecure: run(throughPagelane('insecure')),
       peer: run(plain),
       key: run(throughPagelane('key')),
+      socat: run(throughSocat),
     },
     { warmUp: !isSmoke },
   );
   const guest = `idle guest of ${memoryMiB} MiB, ${workload.fill} of them ${content}`;
-  return SECURITIES.flatMap((security) => [
-    ...stateComparison(
-      `${guest}, --${security} ÷ unix:`,
-      { ours: turns[security], peers: turns.peer },
-      ['totalMs', 'downtimeMs', 'qemuCpuPerGB', 'allCpuPerGB'],
-    ),
-    statePagelane(turns[security]),
-  ]);
+  const figures = ['totalMs', 'downtimeMs', 'qemuCpuPerGB', 'allCpuPerGB'];
+  const stateAgainst = (title: string, ours: readonly Figures[], peers: readonly Figures[]) =>
+    stateComparison(`${guest}, ${title}`, { ours, peers }, figures);
+  return [
+    ...SECURITIES.flatMap((security) => [
+      ...stateAgainst(`--${security} ÷ unix:`, turns[security], turns.peer),
+      stateBetween('pagelane', turns[security]),
+    ]),
+    ...stateAgainst('socat ÷ unix:', turns.socat, turns.peer),
+    stateBetween('socat', turns.socat),
+    ...stateAgainst('--insecure ÷ socat', turns.insecure, turns.socat),
+  ];
 }
 
-function statePagelane(runs: readonly Figures[]): string {
-  const { median, min, max } = spread(runs.map((each) => each['pagelaneCpuPerGB']!));
-  const span = `(${min.toFixed(2)}–${max.toFixed(2)})`;
-  return `  pagelane, both ends: ${median.toFixed(2)} ${span} processor seconds per GB of the stream`;
+function stateBetween(name: string, runs: readonly Figures[]): string {
+  const seconds = formatSpread(spread(runs.map((each) => each['betweenCpuPerGB']!)));
+  return `  ${name}, both ends: ${seconds} processor seconds per GB of the stream`;
 }
 
 async function measure(
@@ -92,7 +106,7 @@ async function measure(
       totalMs: report.elapsedMs,
       downtimeMs: report.pausedMs,
       qemuCpuPerGB: qemu / gigabytes,
-      pagelaneCpuPerGB: cpuSeconds / gigabytes,
+      betweenCpuPerGB: cpuSeconds / gigabytes,
       allCpuPerGB: (qemu + cpuSeconds) / gigabytes,
     };
   });
@@ -120,6 +134,34 @@ function throughPagelane(security: 'insecure' | 'key'): Transport {
     const { source, destination } = await checkResults(migration);
     return { report, cpuSeconds: source.cpuSeconds + destination.cpuSeconds };
   };
+}
+
+/** The least that two processes between the QEMUs can do: read, and write. */
+async function throughSocat(pair: Pair): Promise<Moved> {
+  const uri = `unix:${join(pair.destination.folder, 'migration')}`;
+  const entrance = join(pair.source.folder, 'socat');
+  const port = await freePort();
+  await using receive = startSocat(
+    `TCP-LISTEN:${port},bind=127.0.0.1`,
+    uri.replace('unix:', 'UNIX-CONNECT:'),
+  );
+  await using send = startSocat(
+    `UNIX-LISTEN:${entrance}`,
+    `TCP:127.0.0.1:${port},retry=50,interval=0.1`,
+  );
+  const ends = [send, receive];
+  await waitUntil('socat to listen', () => existsSync(entrance), { timeoutMs: SOCAT_TIMEOUT_MS });
+  const report = await migrate(pair, { listen: { uri }, connect: { uri: `unix:${entrance}` } });
+  await waitUntil('socat to end', () => ends.every((end) => end.stdout() !== ''), {
+    timeoutMs: SOCAT_TIMEOUT_MS,
+  });
+  return { report, cpuSeconds: ends.reduce((sum, { pid }) => sum + processSeconds(pid), 0) };
+}
+
+/** The shell keeps what its socat took, for as long as it waits. */
+function startSocat(from: string, to: string): RunningProcess {
+  const script = `socat -b${SOCAT_BYTES} ${from} ${to}; echo ended; read line`;
+  return startProcess(['sh', '-c', script], { hasInput: true });
 }
 
 /** What both QEMUs have taken, the guest's own work with it. */

@@ -33,22 +33,25 @@ const FIXED: Readonly<Record<Exclude<CodecName, 'auto'>, number>> = {
   zstd: 4,
 };
 const FIRST = 2;
-/** The lowest is for those who ask for it: what does not compress costs the next one little. */
-const LOWEST = 1;
+/** The cheapest that compresses: pages that it cannot make smaller cost it little. */
+const CHEAPEST = 1;
 
 /** Batches that must agree on who waits before anything is done differently. */
 const AGREEING_BATCHES = 6;
 
-/** Batches whose delivery is measured, once those have gone that were begun before. */
-const WINDOW_BATCHES = 8;
-const LAG_BATCHES = 4;
+/** A batch that took so much longer than the fastest was waiting behind others on its way. */
+const QUEUED_MS = 10;
 
-/** A window is no shorter: clocks and acks come in steps. */
-const WINDOW_MS_MIN = 10;
+/** What is measured: from the delivery of a batch to that of another one of the same step. */
+const WINDOW_BATCHES = 12;
+/** No shorter, though: clocks and acks come in steps. */
+const WINDOW_MS_MIN = 15;
 
 /** What a tighter codec may cost of the pages that arrive; what a faster one must gain. */
 const TIGHTER_FACTOR_MIN = 0.98;
 const FASTER_FACTOR_MIN = 1.02;
+/** What none must gain, as it takes so many more bytes. */
+const NONE_FACTOR_MIN = 1.1;
 
 /**
  * Paths that carry so much of what they carried before were full, and are: then a tighter codec is
@@ -57,18 +60,42 @@ const FASTER_FACTOR_MIN = 1.02;
 const FULL_FACTOR_MIN = 0.9;
 const FULL_FACTOR_MAX = 1.1;
 
-/** Batches until another step is tried after one that was none; each time twice as many. */
-const PATIENCE_BATCHES_MIN = 24;
+/** Paths that wait, and carry less than this of what they did when they were full, are idle. */
+const IDLE_FACTOR_MAX = 0.85;
+
+/** Steps that are taken at once towards tighter codecs, after one that was better. */
+const STRIDE = 2;
+
+/** Batches that paths wait for the cheapest codec until it is tried to go without one. */
+const BATCHES_BEFORE_NONE = 48;
+
+/** Batches until another step is tried after one that was no better, and how they grow. */
+const PATIENCE = { batches: 24, growth: 2 };
+/** To send whole pages where a path has no room for them costs more. */
+const PATIENCE_FOR_NONE = { batches: 192, growth: 4 };
+/** Batches after which such a try is over already, if pages arrive no faster. */
+const WINDOW_BATCHES_FOR_NONE = 4;
 const PATIENCE_BATCHES_MAX = 2048;
 
-/** Where a sender stands when it chooses a codec. */
-export interface Standing {
-  /** Encoded bytes that wait for a path. */
-  readonly waitingBytes: number;
-  /** Pages with contents that have arrived so far, and what they took on the wire. */
-  readonly deliveredPages: number;
-  readonly deliveredBytes: number;
+/** A batch that has arrived. */
+export interface Delivery {
+  /** `period` when its codec was chosen. */
+  readonly period: number;
+  /** Pages with contents. */
+  readonly pages: number;
+  readonly bytes: number;
+  /** From when it was encoded. */
+  readonly tookMs: number;
   readonly nowMs: number;
+}
+
+/** What was delivered of a step. */
+interface Window {
+  readonly fromMs: number;
+  untilMs: number;
+  batches: number;
+  pages: number;
+  bytes: number;
 }
 
 /** What was delivered in a window, each per millisecond. */
@@ -81,28 +108,64 @@ interface Rates {
 interface Trial {
   readonly from: number;
   readonly before: Rates;
+  readonly patience: Patience;
+}
+
+/** How long something is not tried again that was no better: each time longer. */
+class Patience {
+  readonly #shape: typeof PATIENCE;
+  #restBatches: number;
+  #restUntil = 0;
+
+  constructor(shape: typeof PATIENCE) {
+    this.#shape = shape;
+    this.#restBatches = shape.batches;
+  }
+
+  isOver(batches: number): boolean {
+    return batches >= this.#restUntil;
+  }
+
+  failed(batches: number): void {
+    this.#restUntil = batches + this.#restBatches;
+    this.#restBatches = Math.min(PATIENCE_BATCHES_MAX, this.#restBatches * this.#shape.growth);
+  }
+
+  reset(): void {
+    this.#restBatches = this.#shape.batches;
+    this.#restUntil = 0;
+  }
 }
 
 /**
- * Chooses the codec of the next batch. Where paths wait for batches, a faster one is taken. Where
- * batches wait for paths, the network may be the limit, or the processor that feeds it: so a
- * tighter one is tried, and kept if pages then arrive as fast, or paths carry as much as before;
- * now and then a faster one is tried too.
+ * Chooses the codec of the next batch.
+ *
+ * - Paths wait for batches, and have room: a faster one is taken. They have hardly any, or it would
+ *   be none at all, which may fill any path: it is tried, and kept if pages arrive faster.
+ * - Batches wait for paths: the network may be the limit, or the processor that feeds it. A tighter
+ *   one is tried, and kept if pages arrive as fast, or paths carry as much as before; now and then
+ *   a faster one.
+ *
+ * A step is judged by its own batches, however long they are on their way.
  */
 export class CodecChoice {
   readonly #isFixed: boolean;
   #rung: number;
+  #period = 0;
+  #batches = 0;
   /** Batches in a row that waited for paths if positive, that paths waited for if negative. */
   #agreeing = 0;
   #isNetworkLimit = false;
+  #tookMsMin = Number.POSITIVE_INFINITY;
+  #tookMs = 0;
+  #window: Window | undefined;
   #trial: Trial | undefined;
-  /** The window that is measured: batches since its step was taken, and where it began. */
-  #batches = 0;
-  #windowFrom = 0;
-  #from: Standing = { waitingBytes: 0, deliveredPages: 0, deliveredBytes: 0, nowMs: 0 };
+  /** What paths carried when batches last waited for them. */
+  #fullRate: number | undefined;
   #triesTighter = true;
-  #patience = PATIENCE_BATCHES_MIN;
-  #restUntil = 0;
+  #stride = 1;
+  readonly #patience = new Patience(PATIENCE);
+  readonly #patienceForNone = new Patience(PATIENCE_FOR_NONE);
 
   constructor(name: CodecName) {
     this.#isFixed = name !== 'auto';
@@ -127,86 +190,135 @@ export class CodecChoice {
     return LADDER[this.#rung]!;
   }
 
-  /** The codec for the next batch. */
-  next(standing: Standing): CodecStep {
+  /** Since when that step is in use, as a number: for `delivered`. */
+  get period(): number {
+    return this.#period;
+  }
+
+  /** The codec for the next batch, while encoded bytes wait for a path, or none do. */
+  next(waitingBytes: number): CodecStep {
     this.#batches++;
-    if (this.#batches === LAG_BATCHES) this.#beginWindow(standing);
-    const direction = standing.waitingBytes > 0 ? 1 : -1;
+    const isQueued = this.#tookMs - this.#tookMsMin > QUEUED_MS;
+    const direction = waitingBytes > 0 || isQueued ? 1 : -1;
     const isSame = Math.sign(this.#agreeing) === direction;
     this.#agreeing = isSame ? this.#agreeing + direction : direction;
     const agree = Math.abs(this.#agreeing) >= AGREEING_BATCHES;
     if (agree) this.#isNetworkLimit = direction > 0;
     if (this.#isFixed) return this.current;
-    if (agree && direction < 0) this.#stepDown();
-    else if (this.#isWindowOver(standing)) this.#judge(standing, agree);
+    const hasRoom = this.#fullRate === undefined && this.#rung > CHEAPEST;
+    if (agree && direction < 0 && hasRoom) this.#stepDown();
+    else if (this.#isNoneTooMuch()) this.#giveUp(this.#trial!);
+    else if (isOver(this.#window)) this.#judge(this.#window);
     return this.current;
   }
 
-  /** Paths wait: whatever is tried is over. */
+  /** A batch has arrived. */
+  delivered({ period, pages, bytes, tookMs, nowMs }: Delivery): void {
+    this.#tookMs = tookMs;
+    this.#tookMsMin = Math.min(this.#tookMsMin, tookMs);
+    if (period !== this.#period) return;
+    const window = this.#window;
+    if (window === undefined) {
+      this.#window = { fromMs: nowMs, untilMs: nowMs, batches: 0, pages: 0, bytes: 0 };
+      return;
+    }
+    window.untilMs = nowMs;
+    window.batches++;
+    window.pages += pages;
+    window.bytes += bytes;
+  }
+
+  /** Paths wait, and have room. */
   #stepDown(): void {
     this.#agreeing = 0;
-    this.#trial = undefined;
-    this.#patience = PATIENCE_BATCHES_MIN;
+    this.#patience.reset();
     this.#triesTighter = true;
+    this.#stride = 1;
     this.#goTo(this.#rung - 1);
   }
 
-  #judge(standing: Standing, mayTry: boolean): void {
-    const rates = this.#rates(standing);
+  #judge(window: Window): void {
+    const rates = ratesOf(window);
+    this.#window = {
+      fromMs: window.untilMs,
+      untilMs: window.untilMs,
+      batches: 0,
+      pages: 0,
+      bytes: 0,
+    };
     const trial = this.#trial;
     this.#trial = undefined;
     if (trial !== undefined) {
-      const isTighter = this.#rung > trial.from;
-      if (!isBetter(rates, trial.before, isTighter)) {
-        // Something else for a change, but not at once: each try that fails costs a little.
-        this.#triesTighter = !isTighter;
-        this.#restUntil = this.#patience;
-        this.#patience = Math.min(PATIENCE_BATCHES_MAX, this.#patience * 2);
-        this.#goTo(trial.from);
+      if (!isBetter(rates, trial.before, trial.from, this.#rung)) {
+        this.#giveUp(trial);
         return;
       }
-      this.#patience = PATIENCE_BATCHES_MIN;
+      trial.patience.reset();
+      this.#stride = this.#rung > trial.from ? STRIDE : 1;
     }
-    if (mayTry && this.#batches >= this.#restUntil) this.#try(rates);
-    else this.#beginWindow(standing);
+    if (this.#agreeing >= AGREEING_BATCHES) this.#fullRate = rates.bytes;
+    const isIdle = rates.bytes < IDLE_FACTOR_MAX * (this.#fullRate ?? Number.POSITIVE_INFINITY);
+    const doPathsWait = this.#agreeing <= -AGREEING_BATCHES;
+    if (doPathsWait && isIdle && this.#rung > CHEAPEST) this.#stepDown();
+    else this.#try(rates);
   }
 
-  #rates({ nowMs, deliveredPages, deliveredBytes }: Standing): Rates {
-    const { nowMs: fromMs, deliveredPages: fromPages, deliveredBytes: fromBytes } = this.#from;
-    const ms = nowMs - fromMs;
-    return { pages: (deliveredPages - fromPages) / ms, bytes: (deliveredBytes - fromBytes) / ms };
+  /** Whether none was tried because paths waited, and fills them: no more need be known. */
+  #isNoneTooMuch(): boolean {
+    const [trial, window] = [this.#trial, this.#window];
+    if (trial?.patience !== this.#patienceForNone) return false;
+    if (this.#agreeing >= AGREEING_BATCHES) return true;
+    if (window === undefined || window.batches < WINDOW_BATCHES_FOR_NONE) return false;
+    return ratesOf(window).pages < trial.before.pages;
   }
 
+  /** Goes back to what was before, and to something else for a change, but not at once. */
+  #giveUp(trial: Trial): void {
+    this.#triesTighter = this.#rung < trial.from || this.#rung > trial.from + 1;
+    this.#stride = 1;
+    trial.patience.failed(this.#batches);
+    this.#trial = undefined;
+    this.#goTo(trial.from);
+  }
+
+  /** Tries another step, if it is time to. */
   #try(before: Rates): void {
     const from = this.#rung;
-    this.#restUntil = 0;
+    const doBatchesWait = this.#agreeing > 0;
+    const isNoneNext = !doBatchesWait && from <= CHEAPEST;
+    const patience = isNoneNext ? this.#patienceForNone : this.#patience;
+    const agreeing = isNoneNext ? BATCHES_BEFORE_NONE : AGREEING_BATCHES;
+    if (Math.abs(this.#agreeing) < agreeing || !patience.isOver(this.#batches)) return;
+    if (!doBatchesWait && from === 0) return;
     if (this.#triesTighter && from === LADDER.length - 1) this.#triesTighter = false;
-    else if (!this.#triesTighter && from === LOWEST) this.#triesTighter = true;
-    this.#goTo(from + (this.#triesTighter ? 1 : -1));
-    this.#trial = { from, before };
+    else if (!this.#triesTighter && from === 0) this.#triesTighter = true;
+    const isTighter = doBatchesWait && this.#triesTighter;
+    this.#goTo(isTighter ? Math.min(from + this.#stride, LADDER.length - 1) : from - 1);
+    this.#trial = { from, before, patience };
   }
 
   #goTo(rung: number): void {
-    this.#rung = Math.min(LADDER.length - 1, Math.max(LOWEST, rung));
-    this.#batches = 0;
-    this.#windowFrom = Number.POSITIVE_INFINITY;
-  }
-
-  #beginWindow(standing: Standing): void {
-    this.#from = standing;
-    this.#windowFrom = this.#batches;
-  }
-
-  #isWindowOver({ nowMs }: Standing): boolean {
-    const hasBatches = this.#batches - this.#windowFrom >= WINDOW_BATCHES;
-    return hasBatches && nowMs - this.#from.nowMs >= WINDOW_MS_MIN;
+    this.#rung = rung;
+    this.#period++;
+    this.#window = undefined;
   }
 }
 
+function isOver(window: Window | undefined): window is Window {
+  if (window === undefined || window.batches < WINDOW_BATCHES) return false;
+  return window.untilMs - window.fromMs >= WINDOW_MS_MIN;
+}
+
+function ratesOf({ fromMs, untilMs, pages, bytes }: Window): Rates {
+  const ms = untilMs - fromMs;
+  return { pages: pages / ms, bytes: bytes / ms };
+}
+
 /** Whether a step is better than the one before it, by what was delivered with each. */
-function isBetter(now: Rates, before: Rates, isTighter: boolean): boolean {
+function isBetter(now: Rates, before: Rates, from: number, rung: number): boolean {
   const ofBytes = now.bytes / before.bytes;
   const ofPages = now.pages / before.pages;
-  if (isTighter) return ofBytes >= FULL_FACTOR_MIN || ofPages >= TIGHTER_FACTOR_MIN;
-  return ofBytes >= FULL_FACTOR_MAX && ofPages >= FASTER_FACTOR_MIN;
+  if (rung > from) return ofBytes >= FULL_FACTOR_MIN || ofPages >= TIGHTER_FACTOR_MIN;
+  const pagesMin = rung === 0 ? NONE_FACTOR_MIN : FASTER_FACTOR_MIN;
+  return ofBytes >= FULL_FACTOR_MAX && ofPages >= pagesMin;
 }

@@ -61,8 +61,10 @@ export interface EncodedBatch {
   readonly start: number;
   readonly end: number;
   readonly codec: Codec;
-  /** Place of the batch in its stream: for `acked`. */
+  /** Place of the batch in its stream, when it was ready and by which choice: for `acked`. */
   readonly number: number;
+  readonly readyMs: number;
+  readonly period: number;
   readonly facts: BatchFacts;
 }
 
@@ -93,9 +95,6 @@ export class BatchEncoder {
   readonly #acked = new SequenceSet();
   readonly #now: () => number;
   #inWork = 0;
-  /** Pages with contents that the destination has, and what they took. */
-  #deliveredPages = 0;
-  #deliveredBytes = 0;
   #nextNumber = 0;
   #store: StoreIndex | undefined;
 
@@ -152,11 +151,13 @@ export class BatchEncoder {
   }
 
   /** The destination has a batch: its buffer is free, and what it keeps may be referred to. */
-  acked({ buffer, start, end, number, facts }: EncodedBatch): void {
-    this.#deliveredPages += facts.pages - facts.zeroPages;
-    this.#deliveredBytes += end - start;
+  acked({ buffer, start, end, number, readyMs, period, facts }: EncodedBatch): void {
     this.#slots.give(buffer);
     this.#acked.add(number);
+    if (facts.literalBytes === 0) return;
+    const nowMs = this.#now();
+    const pages = facts.pages - facts.zeroPages;
+    this.choice.delivered({ period, pages, bytes: end - start, tookMs: nowMs - readyMs, nowMs });
   }
 
   /** Frees the buffer of a batch that was copied. Nothing refers to what such a batch has kept. */
@@ -171,7 +172,7 @@ export class BatchEncoder {
    */
   async encode(slot: Uint8Array, sealed: Int32Array, waitingBytes: number): Promise<EncodedBatch> {
     const literalBytes = sealed[Sealed.literalBytes]!;
-    const step = literalBytes === 0 ? NO_LITERALS : this.#choose(waitingBytes);
+    const step = literalBytes === 0 ? NO_LITERALS : this.choice.next(waitingBytes);
     const facts = Int32Array.from(sealed);
     const encoded = new Int32Array(Encoded.count);
     const start = sealed[Sealed.start]!;
@@ -192,7 +193,7 @@ export class BatchEncoder {
     { memory, block, words, from, end, digests }: PageRange,
     waitingBytes: number,
   ): Promise<EncodedPages> {
-    const step = this.#choose(waitingBytes);
+    const step = this.choice.next(waitingBytes);
     const sealed = new Int32Array(Sealed.count);
     const encoded = new Int32Array(EncodedRange.count);
     const batch = await this.#run(slot, step, sealed, encoded, (order, out) => {
@@ -214,6 +215,7 @@ export class BatchEncoder {
     const out = step.codec === Codec.None ? slot : this.#slots.take()!;
     const order = this.#order(step);
     const number = order[Order.number]!;
+    const { period } = this.choice;
     this.#inWork++;
     try {
       await make(order, out);
@@ -230,17 +232,10 @@ export class BatchEncoder {
       end: encoded[Encoded.end]!,
       codec: encoded[Encoded.codec] as Codec,
       number,
+      readyMs: this.#now(),
+      period,
       facts: factsOf(sealed, encoded),
     };
-  }
-
-  #choose(waitingBytes: number): CodecStep {
-    return this.choice.next({
-      waitingBytes,
-      deliveredPages: this.#deliveredPages,
-      deliveredBytes: this.#deliveredBytes,
-      nowMs: this.#now(),
-    });
   }
 
   #order({ codec, level, findsSimilar }: CodecStep): Int32Array {

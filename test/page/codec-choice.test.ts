@@ -19,35 +19,39 @@ type Sender = (step: CodecStep) => {
 /** Bytes of a batch by the step: a link that is full takes as long for a byte, whatever it is. */
 const bytesOf = (step: CodecStep): number => 1000 * (20 - rungOf(step));
 
-/** Has batches encoded and delivered; gives the steps that were taken. */
-function send(choice: CodecChoice, sender: Sender, batches: number): CodecStep[] {
-  const clock = clocks.get(choice) ?? {
-    nowMs: 0,
-    deliveredPages: 0,
-    deliveredBytes: 0,
-    waits: false,
-  };
-  clocks.set(choice, clock);
+/** A sender's time, and its batches that are on their way. */
+interface Course {
+  nowMs: number;
+  waits: boolean;
+  readonly travelling: { period: number; bytes: number; readyMs: number }[];
+}
+
+const courses = new WeakMap<CodecChoice, Course>();
+
+/** Has batches encoded and delivered, `behind` later ones each; gives the steps that were taken. */
+function send(choice: CodecChoice, sender: Sender, batches: number, behind = 0): CodecStep[] {
+  const course = courses.get(choice) ?? { nowMs: 0, waits: false, travelling: [] };
+  courses.set(choice, course);
   return Array.from({ length: batches }, () => {
-    const { nowMs, deliveredPages, deliveredBytes, waits } = clock;
-    const waitingBytes = waits ? 1 : 0;
-    const step = choice.next({ nowMs, deliveredPages, deliveredBytes, waitingBytes });
+    const step = choice.next(course.waits ? 1 : 0);
+    const { period } = choice;
     const took = sender(step);
-    clock.nowMs += took.ms;
-    clock.deliveredPages += PAGES;
-    clock.deliveredBytes += took.bytes ?? bytesOf(step);
-    clock.waits = took.waits;
+    const bytes = took.bytes ?? bytesOf(step);
+    course.travelling.push({ period, bytes, readyMs: course.nowMs });
+    course.nowMs += took.ms;
+    course.waits = took.waits;
+    while (course.travelling.length > behind) {
+      const { readyMs, ...batch } = course.travelling.shift()!;
+      const tookMs = course.nowMs - readyMs;
+      choice.delivered({ ...batch, pages: PAGES, tookMs, nowMs: course.nowMs });
+    }
     return step;
   });
 }
 
-const clocks = new WeakMap<
-  CodecChoice,
-  { nowMs: number; deliveredPages: number; deliveredBytes: number; waits: boolean }
->();
-
 /** From fastest to tightest. */
 const NAMES = [
+  'none',
   'lz4-fast',
   'lz4',
   'zstd-fast',
@@ -66,6 +70,11 @@ const slowLink: Sender = (step) => ({ ms: 20 - rungOf(step), waits: true });
 const slowEncoder: Sender = (step) => ({ ms: 2 + rungOf(step), waits: false });
 /** The processor that feeds the paths is: batches wait, and yet a tighter codec takes longer. */
 const slowHost: Sender = (step) => ({ ms: 4 + rungOf(step), waits: true });
+/** The processor is, and a path has room for whatever LZ4 makes, but not for whole pages. */
+const slowWithout: Sender = (step) =>
+  step.codec === Codec.None
+    ? { ms: 16, waits: true, bytes: 80_000 }
+    : { ms: 2 + rungOf(step), waits: false };
 
 describe('a codec that was asked for', () => {
   test.each([
@@ -87,11 +96,14 @@ function lateMs(sender: Sender, choice = new CodecChoice('auto')): number {
   return steps.reduce((sum, step) => sum + sender(step).ms, 0) / steps.length;
 }
 
+function stepOf(name: string): CodecStep {
+  const codec = name === 'none' ? Codec.None : Codec.Lz4;
+  return { codec, level: 1, findsSimilar: false, name };
+}
+
 /** The same with the best of all steps. */
 function bestMs(sender: Sender): number {
-  return Math.min(
-    ...NAMES.map((name) => sender({ codec: Codec.Lz4, level: 1, findsSimilar: false, name }).ms),
-  );
+  return Math.min(...NAMES.map((name) => sender(stepOf(name)).ms));
 }
 
 describe('auto', () => {
@@ -105,19 +117,30 @@ describe('auto', () => {
     expect(choice.current.name).toBe('zstd-7-similar');
   });
 
-  test('is at its fastest within a few batches where paths wait', () => {
+  test('takes the cheapest codec within a few batches where paths wait, and none later', () => {
     const choice = new CodecChoice('auto');
     send(choice, slowEncoder, 20);
     expect(choice.current.name).toBe('lz4-fast');
-    send(choice, slowLink, 120);
-    send(choice, slowEncoder, 80);
-    expect(choice.current.name).toBe('lz4-fast');
+    send(choice, slowEncoder, 60);
+    expect(choice.current.name).toBe('none');
+    send(choice, slowLink, 150);
+    expect(choice.current.name).toBe('zstd-7-similar');
+    send(choice, slowEncoder, 150);
+    expect(choice.current.name).toBe('none');
+  });
+
+  test('goes without a codec for a moment only where paths have no room for it', () => {
+    const choice = new CodecChoice('auto');
+    const steps = send(choice, slowWithout, 3000);
+    const without = steps.filter(({ codec }) => codec === Codec.None).length;
+    expect(without).toBeGreaterThan(0);
+    expect(without).toBeLessThan(100);
   });
 
   test('does not take it for a slow link if processors cannot feed the paths', () => {
     const choice = new CodecChoice('auto');
     const steps = send(choice, slowHost, 1000);
-    const isFast = steps.filter((step) => rungOf(step) <= 1).length;
+    const isFast = steps.filter((step) => rungOf(step) <= 2).length;
     expect(isFast).toBeGreaterThan(850);
   });
 
@@ -125,6 +148,7 @@ describe('auto', () => {
     ['links are slow', slowLink],
     ['encoding is slow', slowEncoder],
     ['processors are short', slowHost],
+    ['processors are short, and whole pages fill the paths', slowWithout],
     [
       'links are slow, up to where encoding is',
       (step) => {
@@ -159,7 +183,7 @@ describe('auto', () => {
       const choice = new CodecChoice('auto');
       send(choice, mixed, 200);
       const steps = send(choice, mixed, 3000);
-      const isTight = steps.filter((step) => rungOf(step) >= 7).length;
+      const isTight = steps.filter((step) => rungOf(step) >= 8).length;
       expect(isTight / steps.length).toBeGreaterThan(0.9);
     },
   );
@@ -206,27 +230,41 @@ describe('auto', () => {
     },
   );
 
+  test('is as tight where what waits does so behind us, in the buffers of sockets', () => {
+    const choice = new CodecChoice('auto');
+    const buffered: Sender = (step) => ({ ...slowLink(step), waits: false });
+    send(choice, buffered, 10);
+    const late = send(choice, buffered, 400, 8).slice(200);
+    expect(late.filter((step) => rungOf(step) >= 8).length).toBeGreaterThan(180);
+    expect(choice.isNetworkLimit).toBe(true);
+  });
+
+  test.each([4, 12, 30])('judges a step by its own batches, %i of them on their way', (behind) => {
+    for (const [, sender] of senders) {
+      const choice = new CodecChoice('auto');
+      send(choice, sender, 3000, behind);
+      const steps = send(choice, sender, 3000, behind);
+      const ms = steps.reduce((sum, step) => sum + sender(step).ms, 0) / steps.length;
+      expect(ms).toBeLessThan(1.12 * bestMs(sender));
+    }
+  });
+
   test('always gives a step of the ladder, whatever is delivered', () => {
     const anyBatch = fc.record({
       ms: fc.constantFrom(0, 1, 50),
       pages: fc.nat(500),
       waits: fc.boolean(),
+      age: fc.nat(3),
     });
     fc.assert(
       fc.property(fc.array(anyBatch, { maxLength: 400 }), (batches) => {
         const choice = new CodecChoice('auto');
-        let [nowMs, deliveredPages, deliveredBytes] = [0, 0, 0];
-        for (const { ms, pages, waits } of batches) {
-          const step = choice.next({
-            nowMs,
-            deliveredPages,
-            deliveredBytes,
-            waitingBytes: waits ? 9 : 0,
-          });
-          expect(NAMES).toContain(step.name);
+        let nowMs = 0;
+        for (const { ms, pages, waits, age } of batches) {
+          expect(NAMES).toContain(choice.next(waits ? 9 : 0).name);
           nowMs += ms;
-          deliveredPages += pages;
-          deliveredBytes += pages * 7;
+          const period = choice.period - age;
+          choice.delivered({ period, pages, bytes: pages * 7, tookMs: ms, nowMs });
         }
       }),
     );
