@@ -60,11 +60,11 @@ const NONE_FACTOR_MIN = 1.1;
 const FULL_FACTOR_MIN = 0.9;
 const FULL_FACTOR_MAX = 1.1;
 
+/** Contents that stay as large as this are none that a tighter codec is any good for. */
+const INCOMPRESSIBLE_FACTOR_MIN = 0.97;
+
 /** Paths that wait, and carry less than this of what they did when they were full, are idle. */
 const IDLE_FACTOR_MAX = 0.85;
-
-/** Steps that are taken at once towards tighter codecs, after one that was better. */
-const STRIDE = 2;
 
 /** Batches that paths wait for the cheapest codec until it is tried to go without one. */
 const BATCHES_BEFORE_NONE = 48;
@@ -83,6 +83,8 @@ export interface Delivery {
   readonly period: number;
   /** Pages with contents. */
   readonly pages: number;
+  /** Their contents before they were compressed, and all of it after. */
+  readonly literalBytes: number;
   readonly bytes: number;
   /** From when it was encoded. */
   readonly tookMs: number;
@@ -95,6 +97,7 @@ interface Window {
   untilMs: number;
   batches: number;
   pages: number;
+  literalBytes: number;
   bytes: number;
 }
 
@@ -102,6 +105,7 @@ interface Window {
 interface Rates {
   readonly pages: number;
   readonly bytes: number;
+  readonly isIncompressible: boolean;
 }
 
 /** A step that is tried, and what was delivered before it. */
@@ -163,7 +167,6 @@ export class CodecChoice {
   /** What paths carried when batches last waited for them. */
   #fullRate: number | undefined;
   #triesTighter = true;
-  #stride = 1;
   readonly #patience = new Patience(PATIENCE);
   readonly #patienceForNone = new Patience(PATIENCE_FOR_NONE);
 
@@ -213,18 +216,19 @@ export class CodecChoice {
   }
 
   /** A batch has arrived. */
-  delivered({ period, pages, bytes, tookMs, nowMs }: Delivery): void {
+  delivered({ period, pages, literalBytes, bytes, tookMs, nowMs }: Delivery): void {
     this.#tookMs = tookMs;
     this.#tookMsMin = Math.min(this.#tookMsMin, tookMs);
     if (period !== this.#period) return;
     const window = this.#window;
     if (window === undefined) {
-      this.#window = { fromMs: nowMs, untilMs: nowMs, batches: 0, pages: 0, bytes: 0 };
+      this.#window = beginWindow(nowMs);
       return;
     }
     window.untilMs = nowMs;
     window.batches++;
     window.pages += pages;
+    window.literalBytes += literalBytes;
     window.bytes += bytes;
   }
 
@@ -233,19 +237,12 @@ export class CodecChoice {
     this.#agreeing = 0;
     this.#patience.reset();
     this.#triesTighter = true;
-    this.#stride = 1;
     this.#goTo(this.#rung - 1);
   }
 
   #judge(window: Window): void {
     const rates = ratesOf(window);
-    this.#window = {
-      fromMs: window.untilMs,
-      untilMs: window.untilMs,
-      batches: 0,
-      pages: 0,
-      bytes: 0,
-    };
+    this.#window = beginWindow(window.untilMs);
     const trial = this.#trial;
     this.#trial = undefined;
     if (trial !== undefined) {
@@ -254,7 +251,6 @@ export class CodecChoice {
         return;
       }
       trial.patience.reset();
-      this.#stride = this.#rung > trial.from ? STRIDE : 1;
     }
     if (this.#agreeing >= AGREEING_BATCHES) this.#fullRate = rates.bytes;
     const isIdle = rates.bytes < IDLE_FACTOR_MAX * (this.#fullRate ?? Number.POSITIVE_INFINITY);
@@ -274,8 +270,7 @@ export class CodecChoice {
 
   /** Goes back to what was before, and to something else for a change, but not at once. */
   #giveUp(trial: Trial): void {
-    this.#triesTighter = this.#rung < trial.from || this.#rung > trial.from + 1;
-    this.#stride = 1;
+    this.#triesTighter = this.#rung < trial.from;
     trial.patience.failed(this.#batches);
     this.#trial = undefined;
     this.#goTo(trial.from);
@@ -292,8 +287,7 @@ export class CodecChoice {
     if (!doBatchesWait && from === 0) return;
     if (this.#triesTighter && from === LADDER.length - 1) this.#triesTighter = false;
     else if (!this.#triesTighter && from === 0) this.#triesTighter = true;
-    const isTighter = doBatchesWait && this.#triesTighter;
-    this.#goTo(isTighter ? Math.min(from + this.#stride, LADDER.length - 1) : from - 1);
+    this.#goTo(from + (doBatchesWait && this.#triesTighter ? 1 : -1));
     this.#trial = { from, before, patience };
   }
 
@@ -309,15 +303,21 @@ function isOver(window: Window | undefined): window is Window {
   return window.untilMs - window.fromMs >= WINDOW_MS_MIN;
 }
 
-function ratesOf({ fromMs, untilMs, pages, bytes }: Window): Rates {
+function beginWindow(nowMs: number): Window {
+  return { fromMs: nowMs, untilMs: nowMs, batches: 0, pages: 0, literalBytes: 0, bytes: 0 };
+}
+
+function ratesOf({ fromMs, untilMs, pages, literalBytes, bytes }: Window): Rates {
   const ms = untilMs - fromMs;
-  return { pages: pages / ms, bytes: bytes / ms };
+  const isIncompressible = bytes > INCOMPRESSIBLE_FACTOR_MIN * literalBytes;
+  return { pages: pages / ms, bytes: bytes / ms, isIncompressible };
 }
 
 /** Whether a step is better than the one before it, by what was delivered with each. */
 function isBetter(now: Rates, before: Rates, from: number, rung: number): boolean {
   const ofBytes = now.bytes / before.bytes;
   const ofPages = now.pages / before.pages;
+  if (rung > from && now.isIncompressible) return ofPages >= FASTER_FACTOR_MIN;
   if (rung > from) return ofBytes >= FULL_FACTOR_MIN || ofPages >= TIGHTER_FACTOR_MIN;
   const pagesMin = rung === 0 ? NONE_FACTOR_MIN : FASTER_FACTOR_MIN;
   return ofBytes >= FULL_FACTOR_MAX && ofPages >= pagesMin;

@@ -154,10 +154,12 @@ export class BatchEncoder {
   acked({ buffer, start, end, number, readyMs, period, facts }: EncodedBatch): void {
     this.#slots.give(buffer);
     this.#acked.add(number);
-    if (facts.literalBytes === 0) return;
+    const { literalBytes } = facts;
+    if (literalBytes === 0) return;
     const nowMs = this.#now();
     const pages = facts.pages - facts.zeroPages;
-    this.choice.delivered({ period, pages, bytes: end - start, tookMs: nowMs - readyMs, nowMs });
+    const [bytes, tookMs] = [end - start, nowMs - readyMs];
+    this.choice.delivered({ period, pages, literalBytes, bytes, tookMs, nowMs });
   }
 
   /** Frees the buffer of a batch that was copied. Nothing refers to what such a batch has kept. */

@@ -23,6 +23,8 @@ const bytesOf = (step: CodecStep): number => 1000 * (20 - rungOf(step));
 interface Course {
   nowMs: number;
   waits: boolean;
+  /** Of a batch, if its contents do not compress. */
+  literalBytes?: number;
   readonly travelling: { period: number; bytes: number; readyMs: number }[];
 }
 
@@ -43,7 +45,8 @@ function send(choice: CodecChoice, sender: Sender, batches: number, behind = 0):
     while (course.travelling.length > behind) {
       const { readyMs, ...batch } = course.travelling.shift()!;
       const tookMs = course.nowMs - readyMs;
-      choice.delivered({ ...batch, pages: PAGES, tookMs, nowMs: course.nowMs });
+      const literalBytes = course.literalBytes ?? 10 * batch.bytes;
+      choice.delivered({ ...batch, pages: PAGES, literalBytes, tookMs, nowMs: course.nowMs });
     }
     return step;
   });
@@ -230,6 +233,16 @@ describe('auto', () => {
     },
   );
 
+  test('goes no tighter where pages do not compress, whatever that costs', () => {
+    const choice = new CodecChoice('auto');
+    const bytes = 10_000;
+    courses.set(choice, { nowMs: 0, waits: false, literalBytes: bytes, travelling: [] });
+    const random: Sender = (step) => ({ ms: 10 + rungOf(step) / 10, waits: true, bytes });
+    const steps = send(choice, random, 3000);
+    const isFast = steps.filter((step) => rungOf(step) <= 2).length;
+    expect(isFast).toBeGreaterThan(2800);
+  });
+
   test('is as tight where what waits does so behind us, in the buffers of sockets', () => {
     const choice = new CodecChoice('auto');
     const buffered: Sender = (step) => ({ ...slowLink(step), waits: false });
@@ -264,7 +277,8 @@ describe('auto', () => {
           expect(NAMES).toContain(choice.next(waits ? 9 : 0).name);
           nowMs += ms;
           const period = choice.period - age;
-          choice.delivered({ period, pages, bytes: pages * 7, tookMs: ms, nowMs });
+          const [literalBytes, bytes] = [pages * 9, pages * (7 + age)];
+          choice.delivered({ period, pages, literalBytes, bytes, tookMs: ms, nowMs });
         }
       }),
     );
